@@ -1,0 +1,1 @@
+"""Numba and CUDA kernels on packed structures; knows no other part of matcompute."""

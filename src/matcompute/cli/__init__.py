@@ -1,0 +1,43 @@
+"""The command line: one module per noun, no logic. Nouns are imported only when they are called."""
+
+from __future__ import annotations
+
+import sys
+
+from matcompute.cli._lazy import LazyGroup, run
+
+__all__ = ["cli", "main"]
+
+
+def _build() -> LazyGroup:
+    import click
+
+    import matcompute
+
+    group = LazyGroup(
+        name="matcompute",
+        help="Screening campaigns over compute centres, with provenance, ending in HDF5 datasets.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        lazy={
+            "init": ("matcompute.cli.workspace:init", "Make a workspace in a folder."),
+            "workspace": (
+                "matcompute.cli.workspace:workspace",
+                "Look after the workspace and its AiiDA daemon.",
+            ),
+            "verdi": ("matcompute.cli.workspace:verdi", "Run AiiDA's verdi on this workspace's profile."),
+            "campaign": ("matcompute.cli.campaign:campaign", "Check, plan, run and watch campaigns."),
+            "dataset": (
+                "matcompute.cli.dataset:dataset",
+                "Look at, check, export, compare and trace datasets.",
+            ),
+        },
+    )
+    return click.version_option(matcompute.__version__, prog_name="matcompute")(group)
+
+
+cli = _build()
+
+
+def main() -> None:
+    """Entry point of ``matcompute``."""
+    sys.exit(run(cli))

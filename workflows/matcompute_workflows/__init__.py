@@ -1,0 +1,1 @@
+"""The AiiDA plugin of matcompute."""
