@@ -11,7 +11,7 @@ from matcompute.errors import InputError
 if TYPE_CHECKING:
     import pint
 
-__all__ = ["convert", "format_unit", "parse_quantity", "registry"]
+__all__ = ["convert", "format_unit", "parse_quantity", "registry", "split_quantity"]
 
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*$")
 
@@ -79,12 +79,19 @@ def parse_quantity(text: str | float | int, unit: str) -> float:
         raise InputError(f"expected a quantity in {unit}, not {text}")
     if isinstance(text, int | float):
         return float(text)
+    try:
+        value, written = split_quantity(text)
+    except InputError as error:
+        raise InputError(error.message, hint=f"write a number and a unit, for example '1 {unit}'") from None
+    return convert(value, written, unit)
+
+
+def split_quantity(text: str) -> tuple[float, str]:
+    """Split ``"0.05 eV/atom"`` into its number and its unit (empty if none is written)."""
     match = _NUMBER.match(text)
     if match is None:
-        raise InputError(
-            f"'{text}' is not a quantity", hint=f"write a number and a unit, for example '1 {unit}'"
-        )
-    return convert(float(match.group(1)), match.group(2), unit)
+        raise InputError(f"'{text}' is not a quantity")
+    return float(match.group(1)), match.group(2)
 
 
 def format_unit(unit: str) -> str:

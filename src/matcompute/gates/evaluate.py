@@ -1,0 +1,200 @@
+"""One call for every gate: who is considered, who passes, and which columns the gate adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matcompute.dataset import Quality, Status
+from matcompute.errors import InputError, did_you_mean
+from matcompute.gates.columns import ColumnTable
+from matcompute.gates.expression import Expression
+from matcompute.gates.parameters import GATES, FilterParameters, HullParameters, TopParameters
+
+if TYPE_CHECKING:
+    from matcompute.dataset import Dataset
+
+__all__ = ["GateResult", "evaluate_gate"]
+
+
+@dataclass
+class GateResult:
+    """What a gate decided, for the entries that it looked at.
+
+    Attributes
+    ----------
+    rows
+        ``int[n]``, rows in the structures file.
+    ids
+        ``str[n]``.
+    passed
+        ``bool[n]``.
+    columns
+        Name → (values ``f8[n]``, status ``u1[n]``) of the columns that the gate adds.
+    messages
+        ``n`` texts, empty where there is nothing to say.
+    expression
+        The gate in words, stored with the selection.
+    inputs
+        Names of the columns that were read.
+    """
+
+    rows: np.ndarray
+    ids: np.ndarray
+    passed: np.ndarray
+    expression: str
+    inputs: list[str]
+    columns: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+
+def evaluate_gate(
+    kind: str,
+    parameters: Mapping[str, Any],
+    structures: Dataset,
+    results: Sequence[tuple[str, Dataset]],
+    references: Path | None = None,
+) -> GateResult:
+    """Evaluate one gate.
+
+    Considered are the entries that passed every earlier gate and were finished by the stage just before (elemental
+    references excepted: they serve the hull, and pass no gate unless the user's own structures hold them).
+
+    Parameters
+    ----------
+    kind
+        ``hull``, ``filter`` or ``top``.
+    parameters
+        As in the campaign file.
+    structures
+        All structures of the campaign.
+    results
+        ``(stage name, shard)`` in stage order, outputs of earlier gates included (these hold a selection named
+        after their stage).
+    references
+        File with further entries for the hull.
+
+    Raises
+    ------
+    InputError
+        On an unknown gate, column or unit.
+    """
+    if kind not in GATES:
+        raise InputError(f"unknown gate '{kind}'{did_you_mean(kind, GATES)}")
+    model = GATES[kind].model_validate(dict(parameters))
+    table = ColumnTable(structures, results)
+    considered = _considered(table)
+    if isinstance(model, HullParameters):
+        result = _hull(table, considered, model, references)
+    elif isinstance(model, FilterParameters):
+        result = _filter(table, considered, model)
+    else:
+        result = _top(table, considered, model)
+    result.messages = result.messages or [""] * len(result.rows)
+    return result
+
+
+def _considered(table: ColumnTable) -> np.ndarray:
+    quality = np.asarray(table.structures.entry_column("quality"))
+    alive = (quality & int(Quality.elemental_reference)) == 0
+    last_compute: str | None = None
+    for (stage, shard), rows in zip(table.results, table._rows, strict=True):
+        if stage in shard.selections:
+            passed = np.zeros(len(table), dtype=bool)
+            passed[rows] = np.asarray(shard.selections[stage].mask, dtype=bool)
+            alive &= passed
+        else:
+            last_compute = stage
+    if last_compute is not None:
+        alive &= _finished(table, last_compute)
+    return alive
+
+
+def _finished(table: ColumnTable, stage: str) -> np.ndarray:
+    """An entry is finished by a stage when every scalar column that it attempted has the status ok."""
+    good = np.zeros(len(table), dtype=bool)
+    for (name, shard), rows in zip(table.results, table._rows, strict=True):
+        if name != stage:
+            continue
+        ok = np.ones(len(shard), dtype=bool)
+        for prop in shard.properties:
+            status = np.asarray(shard.status(prop))
+            ok &= (status == int(Status.ok)) | (status == int(Status.not_attempted))
+        any_ok = np.zeros(len(shard), dtype=bool)
+        for prop in shard.properties:
+            any_ok |= np.asarray(shard.status(prop)) == int(Status.ok)
+        good[rows] = ok & any_ok
+    return good
+
+
+def _filter(table: ColumnTable, considered: np.ndarray, model: FilterParameters) -> GateResult:
+    expression = Expression(model.expression)
+    values, valid = {}, considered.copy()
+    for name in sorted(expression.columns):
+        values[name], status = table.column(name)
+        valid &= status == int(Status.ok)
+    expression.check(table.units)
+    needs_elements = "has" in model.expression
+    mask = expression.evaluate(values, table.units, table.elements() if needs_elements else None)
+    mask = np.broadcast_to(mask, considered.shape)
+    rows = np.flatnonzero(considered)
+    # An entry that lacks one of the columns never passes, not even through "not" or "or".
+    return GateResult(
+        rows, table.ids[rows], (mask & valid)[rows], model.expression, sorted(expression.columns)
+    )
+
+
+def _top(table: ColumnTable, considered: np.ndarray, model: TopParameters) -> GateResult:
+    values, status = table.column(model.by)
+    rows = np.flatnonzero(considered)
+    usable = rows[(status[rows] == int(Status.ok)) & np.isfinite(values[rows])]
+    key = values[usable] if model.order == "ascending" else -values[usable]
+    # Ties are broken by id, so that the choice does not depend on the order in which batches finished.
+    best = usable[np.lexsort((table.ids[usable], key))[: model.n]]
+    return GateResult(
+        rows,
+        table.ids[rows],
+        np.isin(rows, best),
+        f"top {model.n} by {model.by}, {model.order}",
+        [model.by],
+    )
+
+
+def _hull(
+    table: ColumnTable, considered: np.ndarray, model: HullParameters, references: Path | None
+) -> GateResult:
+    from matcompute.gates.hull import hull_columns, read_references
+
+    name = next(iter(model.columns()))
+    energy, status = table.column(name)
+    usable = status == int(Status.ok)
+    extra = read_references(references) if references is not None else []
+    e_hull, e_form, hull_status, why = hull_columns(table.structures, energy, usable, extra)
+    # References get their hull energy too (it is zero or tells that another phase lies lower), but pass nothing.
+    shown = considered | (usable & ((_quality(table) & int(Quality.elemental_reference)) != 0))
+    rows = np.flatnonzero(shown)
+    passed = considered & (hull_status == int(Status.ok))
+    if model.max is not None:
+        # 1e-9 eV/atom: a stable phase must pass max = 0 whatever the rounding of the hull.
+        passed &= np.nan_to_num(e_hull, nan=np.inf) <= model.max + 1e-9
+    limit = "" if model.max is None else f" <= {model.max:g} eV/atom"
+    return GateResult(
+        rows,
+        table.ids[rows],
+        passed[rows],
+        f"e_above_hull{limit}",
+        [name],
+        columns={
+            "e_above_hull": (e_hull[rows], hull_status[rows]),
+            "formation_energy": (e_form[rows], hull_status[rows]),
+        },
+        messages=[why.get(int(row), "") for row in rows],
+    )
+
+
+def _quality(table: ColumnTable) -> np.ndarray:
+    return np.asarray(table.structures.entry_column("quality"))
