@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from matcompute.cli._lazy import LazyGroup, run
@@ -31,6 +32,20 @@ def _build() -> LazyGroup:
                 "Look at, check, export, compare and trace datasets.",
             ),
         },
+    )
+
+    def choose_workspace(workspace: str | None) -> None:
+        # Workspace.find reads it, and so does every process that a command starts.
+        if workspace is not None:
+            os.environ["MATCOMPUTE_WORKSPACE"] = workspace
+
+    group.callback = choose_workspace
+    group.params.append(
+        click.Option(
+            ["-w", "--workspace"],
+            type=click.Path(file_okay=False),
+            help="Folder of the workspace; else $MATCOMPUTE_WORKSPACE, else the one that holds this folder.",
+        )
     )
     return click.version_option(matcompute.__version__, prog_name="matcompute")(group)
 

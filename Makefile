@@ -1,0 +1,60 @@
+# make demo   run the ready campaign on real input and show what it found
+# make test   run the tests
+# Both make .venv first, with everything in it; nothing else on the machine is touched.
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test test-fast lint format bench docs clean
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := demo-workspace
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# A BLAS that is told of another chip, or threads beyond the cores, only slow things down.
+unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
+
+help:
+	@sed -n '1,3s/^# //p' Makefile; echo "also: venv test-fast lint format bench docs clean"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; set PYTHON=<a Python 3.11 or newer>"; exit 1; }
+	@echo "making $(VENV) (about two minutes)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt pip
+	$(PIP) install -c constraints.txt torch  # first: a later package must not bring another build of it
+	$(PIP) install -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: venv
+	@test -f $(DEMO)/matcompute.toml || $(BIN)/matcompute init $(DEMO)
+	@$(BIN)/matcompute --workspace $(DEMO) campaign run workflows/campaigns/al-intermetallics.yaml
+	@$(BIN)/matcompute --workspace $(DEMO) campaign report al-intermetallics
+
+test: venv
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: venv
+	$(BIN)/python -m pytest -m "not slow and not kill" $(PYTEST_ARGS)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: venv
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+docs: venv
+	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean:
+	@test ! -f $(DEMO)/matcompute.toml || $(BIN)/matcompute --workspace $(DEMO) workspace stop || true
+	rm -rf $(DEMO) docs/_build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
