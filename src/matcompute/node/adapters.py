@@ -1,0 +1,196 @@
+"""What a calculator and a task are to the node program: the two base classes that third parties subclass."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from ase import Atoms
+    from ase.calculators.calculator import BaseCalculator
+
+    from matcompute.dataset import PropertyInfo
+
+__all__ = ["CalculatorAdapter", "Deadline", "Parameters", "TaskAdapter", "TaskResult", "file_sha256"]
+
+
+class Parameters(BaseModel):
+    """Base of parameter models: unknown keys are refused; numbers are in the canonical unit of the field.
+
+    A field names its unit by ``Field(json_schema_extra={"unit": "eV/angstrom"})``; campaign files may then give
+    quantities with any convertible unit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+P = TypeVar("P", bound=Parameters)
+
+
+class Deadline(Protocol):
+    """Asked between force evaluations whether the work may go on."""
+
+    def check(self) -> None:
+        """Raise when the job's walltime, a signal or the structure's own time-out ends the work."""
+
+
+class NoDeadline:
+    """A deadline that never comes, for use outside the runner."""
+
+    def check(self) -> None:
+        """Return at once."""
+
+
+@dataclass
+class TaskResult:
+    """What a task found for one structure.
+
+    Parameters
+    ----------
+    status
+        A :class:`matcompute.dataset.Status` code.
+    values
+        Entry-level results in the units of the property registry; missing ones are stored as NaN.
+    site_values
+        Per-site results, arrays of shape [n_sites, ...].
+    atoms
+        The final structure (the input one for tasks that do not move atoms).
+    message
+        Why the status is not ``ok``; empty otherwise.
+    """
+
+    status: int
+    values: dict[str, float | int | np.ndarray] = field(default_factory=dict)
+    site_values: dict[str, np.ndarray] = field(default_factory=dict)
+    atoms: Atoms | None = None
+    message: str = ""
+
+
+class CalculatorAdapter(ABC):
+    """How the node program finds, loads and describes an energy model.
+
+    An entry point of the group ``matcompute.calculators`` names an *instance* of a subclass.
+    """
+
+    #: Name in campaign files, the same as the entry point's.
+    name: ClassVar[str]
+    #: Distribution whose version is recorded in ``/methods``.
+    package: ClassVar[str]
+    #: Chemical symbols that the model knows.
+    species: ClassVar[frozenset[str]]
+    #: Pydantic model of the calculator's own parameters.
+    Parameters: ClassVar[type[Parameters]] = Parameters
+    #: Same input and one thread give the same bits.
+    deterministic: ClassVar[bool] = True
+    #: Site properties beyond forces that the calculator gives (``"magmom"``).
+    extra_site_properties: ClassVar[frozenset[str]] = frozenset()
+    #: Loading starts no threads, so that the supervisor may import and load once and fork its workers.
+    fork_safe: ClassVar[bool] = False
+
+    @property
+    def version(self) -> str:
+        """Version of the package that computes.
+
+        Raises
+        ------
+        importlib.metadata.PackageNotFoundError
+            If it is not installed.
+        """
+        return metadata.version(self.package)
+
+    def available(self) -> bool:
+        """Return whether the package is installed."""
+        try:
+            return bool(self.version)
+        except metadata.PackageNotFoundError:
+            return False
+
+    def model_path(self, parameters: Mapping[str, Any] | None = None) -> Path | None:
+        """Return the weights that ship with the package, or None for a model without a file."""
+        return None
+
+    def model_sha256(self, parameters: Mapping[str, Any] | None = None) -> str | None:
+        """Return the SHA-256 of the shipped weights, or None."""
+        path = self.model_path(parameters)
+        return None if path is None else file_sha256(path)
+
+    @abstractmethod
+    def load(self, parameters: Mapping[str, Any], model_path: Path | None, threads: int) -> BaseCalculator:
+        """Return an ASE calculator.
+
+        Parameters
+        ----------
+        parameters
+            Of the model ``Parameters``.
+        model_path
+            Weights to use in place of the shipped ones.
+        threads
+            How many threads one evaluation may use.
+        """
+
+    @abstractmethod
+    def evaluation_cost(self, n_sites: int | np.ndarray) -> Any:
+        """Return the estimated time in s of one energy-force-stress evaluation on one core."""
+
+    def method(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what ``/methods`` records besides code, version and model hash (``model``, ``functional``)."""
+        return {"model": self.name, "functional": ""}
+
+
+class TaskAdapter(ABC):
+    """What the node program does with one structure.
+
+    An entry point of the group ``matcompute.tasks`` names an *instance* of a subclass.
+    """
+
+    #: Name in campaign files, the same as the entry point's.
+    name: ClassVar[str]
+    #: One line of help.
+    title: ClassVar[str] = ""
+    #: Pydantic model of the task's parameters.
+    Parameters: ClassVar[type[Parameters]] = Parameters
+
+    @abstractmethod
+    def output_names(self, parameters: Any) -> Sequence[str]:
+        """Return the names of the properties that the task gives (keys of ``values`` and ``site_values``)."""
+
+    def outputs(self, parameters: Any) -> list[PropertyInfo]:
+        """Return the description of each result column, ``cpu_time`` of the runner included."""
+        from matcompute.dataset import PROPERTIES
+
+        names = [*self.output_names(parameters), "cpu_time"]
+        return [PROPERTIES[name] for name in names]
+
+    @abstractmethod
+    def evaluations(self, parameters: Any) -> float:
+        """Return the expected number of energy-force-stress evaluations for one structure."""
+
+    @abstractmethod
+    def run(self, atoms: Atoms, calc: BaseCalculator, parameters: Any, deadline: Deadline) -> TaskResult:
+        """Compute one structure.
+
+        Parameters
+        ----------
+        atoms
+            The task may change it.
+        calc
+            A loaded ASE calculator.
+        parameters
+            An instance of ``Parameters``.
+        deadline
+            To be asked (``deadline.check()``) between evaluations.
+        """
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex characters."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

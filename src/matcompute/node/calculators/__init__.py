@@ -1,0 +1,1 @@
+"""Calculators that come with matcompute; others register in the entry-point group ``matcompute.calculators``."""

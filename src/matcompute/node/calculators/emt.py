@@ -1,0 +1,54 @@
+"""ASE's effective-medium theory: quick and analytic; for tests, teaching and the quickest campaigns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from matcompute.node.adapters import CalculatorAdapter, Parameters
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import BaseCalculator
+
+__all__ = ["EMT", "EMTCalculator", "EMTParameters"]
+
+
+class EMTParameters(Parameters):
+    """Parameters of ``ase.calculators.emt.EMT``."""
+
+    asap_cutoff: bool = Field(
+        False, description="Take the cutoff from the largest atom present, as ASAP does."
+    )
+
+
+class EMTCalculator(CalculatorAdapter):
+    """K. W. Jacobsen, P. Stoltze, J. K. Nørskov, Surf. Sci. 366, 394 (1996), as implemented in ASE.
+
+    Only the seven fcc metals that the potential was fitted to; ASE's "extra parameters, just for fun" for H, C, N and
+    O are refused, since a screening result made with them would be meaningless.
+    """
+
+    name = "emt"
+    package = "ase"
+    species = frozenset({"Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt"})
+    Parameters = EMTParameters
+    fork_safe = True
+
+    def load(self, parameters: Mapping[str, Any], model_path: Path | None, threads: int) -> BaseCalculator:
+        from ase.calculators.emt import EMT as AseEMT
+
+        return AseEMT(asap_cutoff=EMTParameters(**parameters).asap_cutoff)
+
+    def evaluation_cost(self, n_sites: Any) -> Any:
+        # Measured with ASE 3.29: a neighbour list of ~0.6 ms, then ~0.2 ms a site.
+        return 6e-4 + 2e-4 * n_sites
+
+    def method(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return {"model": "EMT (Jacobsen, Stoltze, Nørskov 1996)", "functional": "effective-medium theory"}
+
+
+#: The entry point ``emt``.
+EMT = EMTCalculator()

@@ -1,0 +1,1 @@
+"""Tasks that come with matcompute; others register in the entry-point group ``matcompute.tasks``."""
