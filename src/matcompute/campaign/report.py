@@ -1,0 +1,238 @@
+"""The result of a campaign for a person: the best entries as a table, the funnel, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matcompute.dataset import Dataset, Quality, Status
+from matcompute.errors import InputError, did_you_mean
+from matcompute.units import format_unit
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Report", "build_report", "report_place"]
+
+#: Columns that the table prefers, in this order; those that a dataset lacks are left out.
+_PREFERRED = (
+    "e_above_hull",
+    "formation_energy",
+    "bulk_modulus",
+    "bulk_modulus_derivative",
+    "equilibrium_volume",
+    "volume_per_atom",
+    "energy_per_atom",
+)
+_SHORT = {
+    "e_above_hull": "E above hull",
+    "formation_energy": "formation energy",
+    "bulk_modulus": "B₀",
+    "bulk_modulus_derivative": "B₀′",
+    "equilibrium_volume": "V₀",
+    "volume_per_atom": "volume/atom",
+    "energy_per_atom": "energy/atom",
+}
+_DIGITS = {"eV/atom": 3, "GPa": 1, "angstrom^3/atom": 2, "1": 2}
+
+
+@dataclass
+class Report:
+    """What there is to show.
+
+    Attributes
+    ----------
+    dataset
+        The HDF5 file.
+    columns
+        ``(name, unit)`` of the table's numbers.
+    rows
+        Per entry: id, formula and the numbers (None where there is none).
+    funnel
+        ``(stage or gate, entries that came, entries that passed)``.
+    failures
+        Cause → number of entries.
+    pictures
+        PNG files that were drawn.
+    """
+
+    dataset: Path
+    title: str
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, str, list[float | None]]]
+    funnel: list[tuple[str, int, int]]
+    failures: dict[str, int]
+    selection: str = ""
+    pictures: list[Path] = field(default_factory=list)
+
+    def table(self) -> Table:
+        """Return the entries as a rich table."""
+        from rich.table import Table
+
+        table = Table(title=self.title, caption=self.selection or None, title_justify="left")
+        table.add_column("formula", no_wrap=True)
+        for name, unit in self.columns:
+            shown = format_unit(unit)
+            table.add_column(_SHORT.get(name, name) + (f"\n{shown}" if shown else "\n"), justify="right")
+        table.add_column("entry", no_wrap=True, style="dim")
+        for entry, formula, numbers in self.rows:
+            cells = [
+                "–" if value is None else f"{value:.{_DIGITS.get(unit, 3)}f}"
+                for value, (_, unit) in zip(numbers, self.columns, strict=True)
+            ]
+            table.add_row(formula, *cells, entry)
+        return table
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return {
+            "dataset": str(self.dataset),
+            "title": self.title,
+            "selection": self.selection,
+            "columns": [{"name": name, "unit": unit} for name, unit in self.columns],
+            "entries": [
+                {
+                    "id": entry,
+                    "formula": formula,
+                    **dict(zip([n for n, _ in self.columns], numbers, strict=True)),
+                }
+                for entry, formula, numbers in self.rows
+            ],
+            "funnel": [{"gate": gate, "came": came, "passed": passed} for gate, came, passed in self.funnel],
+            "failures": self.failures,
+            "pictures": [str(picture) for picture in self.pictures],
+        }
+
+
+def build_report(dataset: Path, out: Path | None = None, *, limit: int = 20) -> Report:
+    """Read a campaign's dataset and draw its pictures.
+
+    Parameters
+    ----------
+    dataset
+        The final dataset.
+    out
+        Folder for the pictures; none are drawn without it.
+    limit
+        Most rows in the table.
+    """
+    with Dataset(dataset) as data:
+        columns = [
+            (name, data.properties[name].units)
+            for name in _PREFERRED
+            if name in data.properties and _scalar(data, name)
+        ]
+        # Once the equation of state has given a volume, the relaxed one says the same twice.
+        if ("equilibrium_volume", "angstrom^3/atom") in columns:
+            columns = [column for column in columns if column[0] != "volume_per_atom"]
+        columns = columns[:6]
+        values = {name: _values(data, name) for name, _ in columns}
+        chosen, why = _chosen(data)
+        order = _order(chosen, values, data)[:limit]
+        formulas = np.asarray(data.entry_column("formula"))
+        ids = np.asarray(data.ids)
+        report = Report(
+            dataset=Path(dataset),
+            title=data.metadata.title or Path(dataset).stem,
+            columns=columns,
+            rows=[
+                (str(ids[i]), str(formulas[i]), [_number(values[n][i]) for n, _ in columns]) for i in order
+            ],
+            funnel=[
+                (
+                    f"{name}: {s.expression}",
+                    int(np.count_nonzero(s.considered)),
+                    int(np.count_nonzero(s.mask)),
+                )
+                for name, s in data.selections.items()
+            ],
+            failures=_failures(data),
+            selection=why,
+        )
+        if out is not None:
+            from matcompute.campaign.pictures import draw
+
+            out.mkdir(parents=True, exist_ok=True)
+            report.pictures = draw(data, out, highlight=np.asarray(order))
+    return report
+
+
+def report_place(name: str) -> tuple[Path, Path]:
+    """Return the dataset of a campaign (or of a path) and the folder for its pictures.
+
+    Raises
+    ------
+    InputError
+        If there is no such dataset; names that exist are given.
+    """
+    if name.endswith((".h5", ".hdf5")):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        return path, path.parent / f"{path.stem}-report"
+    from matcompute.workspace import Workspace
+
+    workspace = Workspace.find()
+    path = workspace.datasets_dir / f"{name}.h5"
+    if not path.is_file():
+        known = [file.stem for file in workspace.datasets_dir.glob("*.h5")]
+        raise InputError(
+            f"no dataset of a campaign '{name}'{did_you_mean(name, known)}",
+            hint=f"matcompute campaign status {name}",
+        )
+    return path, workspace.root / "reports" / name
+
+
+def _scalar(data: Dataset, name: str) -> bool:
+    info = data.properties[name]
+    return info.per == "entry" and info.shape == () and bool(np.any(data.status(name) == int(Status.ok)))
+
+
+def _values(data: Dataset, name: str) -> np.ndarray:
+    values = np.asarray(data.column(name), dtype=float).copy()
+    values[np.asarray(data.status(name)) != int(Status.ok)] = np.nan
+    return values
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _chosen(data: Dataset) -> tuple[np.ndarray, str]:
+    """Rows to show: what the last gate let pass, else all that did not fail."""
+    quality = np.asarray(data.entry_column("quality"))
+    if data.selections:
+        name, selection = list(data.selections.items())[-1]
+        rows = np.flatnonzero(np.asarray(selection.mask, dtype=bool))
+        return rows, f"{len(rows)} of {len(data)} entries passed {name}: {selection.expression}"
+    rows = np.flatnonzero((quality & int(Quality.failed)) == 0)
+    return rows, f"{len(rows)} of {len(data)} entries"
+
+
+def _order(rows: np.ndarray, values: dict[str, np.ndarray], data: Dataset) -> Sequence[int]:
+    """Sort by the column of the last gate if it names one, else by energy above hull."""
+    key, sign = "e_above_hull", 1.0
+    if data.selections:
+        selection = list(data.selections.values())[-1]
+        named = [name for name in selection.inputs if name in values]
+        if named:
+            key = named[0]
+            sign = -1.0 if "descending" in selection.expression else 1.0
+    if key not in values:
+        return [int(row) for row in rows]
+    return [int(row) for row in rows[np.argsort(sign * values[key][rows], kind="stable")]]
+
+
+def _failures(data: Dataset) -> dict[str, int]:
+    fine = {int(Status.ok), int(Status.not_attempted), int(Status.not_selected)}
+    worst = np.zeros(len(data), dtype=np.uint8)
+    for name, info in data.properties.items():
+        if info.per == "entry":
+            status = np.asarray(data.status(name))
+            worst = np.where(np.isin(status, list(fine)), worst, status)
+    codes, counts = np.unique(worst[worst != 0], return_counts=True)
+    return {Status(int(code)).name: int(count) for code, count in zip(codes, counts, strict=True)}
