@@ -90,7 +90,7 @@ def draw(data: Dataset, out: Path, highlight: np.ndarray) -> list[Path]:
 
 def _masked(data: Dataset, name: str) -> np.ndarray:
     values = np.asarray(data.column(name), dtype=float).copy()
-    values[np.asarray(data.status(name)) != int(Status.ok)] = np.nan
+    values[np.asarray(data.status(name)) != int(Status.OK)] = np.nan
     return values
 
 

@@ -53,7 +53,7 @@ class Report:
     rows
         Per entry: id, formula and the numbers (None where there is none).
     funnel
-        ``(stage or gate, entries that came, entries that passed)``.
+        ``(gate, its expression, entries that passed)`` in order.
     failures
         Cause → number of entries.
     pictures
@@ -64,7 +64,7 @@ class Report:
     title: str
     columns: list[tuple[str, str]]
     rows: list[tuple[str, str, list[float | None]]]
-    funnel: list[tuple[str, int, int]]
+    funnel: list[tuple[str, str, int]]
     failures: dict[str, int]
     selection: str = ""
     pictures: list[Path] = field(default_factory=list)
@@ -102,7 +102,7 @@ class Report:
                 }
                 for entry, formula, numbers in self.rows
             ],
-            "funnel": [{"gate": gate, "came": came, "passed": passed} for gate, came, passed in self.funnel],
+            "funnel": [{"gate": g, "expression": e, "passed": n} for g, e, n in self.funnel],
             "failures": self.failures,
             "pictures": [str(picture) for picture in self.pictures],
         }
@@ -189,12 +189,12 @@ def report_place(name: str) -> tuple[Path, Path]:
 
 def _scalar(data: Dataset, name: str) -> bool:
     info = data.properties[name]
-    return info.per == "entry" and info.shape == () and bool(np.any(data.status(name) == int(Status.ok)))
+    return info.per == "entry" and info.shape == () and bool(np.any(data.status(name) == int(Status.OK)))
 
 
 def _values(data: Dataset, name: str) -> np.ndarray:
     values = np.asarray(data.column(name), dtype=float).copy()
-    values[np.asarray(data.status(name)) != int(Status.ok)] = np.nan
+    values[np.asarray(data.status(name)) != int(Status.OK)] = np.nan
     return values
 
 
@@ -209,7 +209,7 @@ def _chosen(data: Dataset) -> tuple[np.ndarray, str]:
         name, selection = list(data.selections.items())[-1]
         rows = np.flatnonzero(np.asarray(selection.mask, dtype=bool))
         return rows, f"{len(rows)} of {len(data)} entries passed {name}: {selection.expression}"
-    rows = np.flatnonzero((quality & int(Quality.failed)) == 0)
+    rows = np.flatnonzero((quality & int(Quality.FAILED)) == 0)
     return rows, f"{len(rows)} of {len(data)} entries"
 
 
@@ -228,11 +228,11 @@ def _order(rows: np.ndarray, values: dict[str, np.ndarray], data: Dataset) -> Se
 
 
 def _failures(data: Dataset) -> dict[str, int]:
-    fine = {int(Status.ok), int(Status.not_attempted), int(Status.not_selected)}
+    fine = {int(Status.OK), int(Status.NOT_ATTEMPTED), int(Status.NOT_SELECTED)}
     worst = np.zeros(len(data), dtype=np.uint8)
     for name, info in data.properties.items():
         if info.per == "entry":
             status = np.asarray(data.status(name))
             worst = np.where(np.isin(status, list(fine)), worst, status)
     codes, counts = np.unique(worst[worst != 0], return_counts=True)
-    return {Status(int(code)).name: int(count) for code, count in zip(codes, counts, strict=True)}
+    return {Status(int(code)).label: int(count) for code, count in zip(codes, counts, strict=True)}

@@ -32,8 +32,8 @@ def report(name: str, limit: int, out: Path | None, no_pictures: bool, as_json: 
         return
     console = Console()
     console.print(result.table())
-    for gate, came, passed in result.funnel:
-        console.print(f"{gate}: {passed} of {came} passed", highlight=False)
+    for gate, expression, passed in result.funnel:
+        console.print(f"{gate}: {passed} passed {expression}", highlight=False)
     for cause, count in result.failures.items():
         console.print(f"[yellow]{cause}[/yellow]: {count} entries", highlight=False)
     for picture in result.pictures:

@@ -74,10 +74,10 @@ class ColumnTable:
         if name not in self.units:
             raise InputError(f"no stage gives a column '{name}'{did_you_mean(name, self.units)}")
         values = np.full(len(self), np.nan)
-        status = np.full(len(self), int(Status.not_attempted), dtype=np.uint8)
+        status = np.full(len(self), int(Status.NOT_ATTEMPTED), dtype=np.uint8)
         if name in STRUCTURE_COLUMNS:
             values[:] = self._structure_column(name)
-            status[:] = int(Status.ok)
+            status[:] = int(Status.OK)
             return values, status
         wanted_stage, _, plain = name.rpartition("__")
         for (stage, shard), rows in zip(self.results, self._rows, strict=True):

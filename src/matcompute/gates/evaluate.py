@@ -100,7 +100,7 @@ def evaluate_gate(
 
 def _considered(table: ColumnTable) -> np.ndarray:
     quality = np.asarray(table.structures.entry_column("quality"))
-    alive = (quality & int(Quality.elemental_reference)) == 0
+    alive = (quality & int(Quality.ELEMENTAL_REFERENCE)) == 0
     last_compute: str | None = None
     for (stage, shard), rows in zip(table.results, table._rows, strict=True):
         if stage in shard.selections:
@@ -123,10 +123,10 @@ def _finished(table: ColumnTable, stage: str) -> np.ndarray:
         ok = np.ones(len(shard), dtype=bool)
         for prop in shard.properties:
             status = np.asarray(shard.status(prop))
-            ok &= (status == int(Status.ok)) | (status == int(Status.not_attempted))
+            ok &= (status == int(Status.OK)) | (status == int(Status.NOT_ATTEMPTED))
         any_ok = np.zeros(len(shard), dtype=bool)
         for prop in shard.properties:
-            any_ok |= np.asarray(shard.status(prop)) == int(Status.ok)
+            any_ok |= np.asarray(shard.status(prop)) == int(Status.OK)
         good[rows] = ok & any_ok
     return good
 
@@ -136,7 +136,7 @@ def _filter(table: ColumnTable, considered: np.ndarray, model: FilterParameters)
     values, valid = {}, considered.copy()
     for name in sorted(expression.columns):
         values[name], status = table.column(name)
-        valid &= status == int(Status.ok)
+        valid &= status == int(Status.OK)
     expression.check(table.units)
     needs_elements = "has" in model.expression
     mask = expression.evaluate(values, table.units, table.elements() if needs_elements else None)
@@ -151,7 +151,7 @@ def _filter(table: ColumnTable, considered: np.ndarray, model: FilterParameters)
 def _top(table: ColumnTable, considered: np.ndarray, model: TopParameters) -> GateResult:
     values, status = table.column(model.by)
     rows = np.flatnonzero(considered)
-    usable = rows[(status[rows] == int(Status.ok)) & np.isfinite(values[rows])]
+    usable = rows[(status[rows] == int(Status.OK)) & np.isfinite(values[rows])]
     key = values[usable] if model.order == "ascending" else -values[usable]
     # Ties are broken by id, so that the choice does not depend on the order in which batches finished.
     best = usable[np.lexsort((table.ids[usable], key))[: model.n]]
@@ -171,13 +171,13 @@ def _hull(
 
     name = next(iter(model.columns()))
     energy, status = table.column(name)
-    usable = status == int(Status.ok)
+    usable = status == int(Status.OK)
     extra = read_references(references) if references is not None else []
     e_hull, e_form, hull_status, why = hull_columns(table.structures, energy, usable, extra)
     # References get their hull energy too (it is zero or tells that another phase lies lower), but pass nothing.
-    shown = considered | (usable & ((_quality(table) & int(Quality.elemental_reference)) != 0))
+    shown = considered | (usable & ((_quality(table) & int(Quality.ELEMENTAL_REFERENCE)) != 0))
     rows = np.flatnonzero(shown)
-    passed = considered & (hull_status == int(Status.ok))
+    passed = considered & (hull_status == int(Status.OK))
     if model.max is not None:
         # 1e-9 eV/atom: a stable phase must pass max = 0 whatever the rounding of the hull.
         passed &= np.nan_to_num(e_hull, nan=np.inf) <= model.max + 1e-9

@@ -50,7 +50,7 @@ def hull_columns(
 
     n = len(structures)
     e_hull, e_form = np.full(n, np.nan), np.full(n, np.nan)
-    status = np.full(n, int(Status.not_attempted), dtype=np.uint8)
+    status = np.full(n, int(Status.NOT_ATTEMPTED), dtype=np.uint8)
     messages: dict[int, str] = {}
 
     entries: dict[int, PDEntry] = {}
@@ -74,7 +74,7 @@ def hull_columns(
     for row, system in systems.items():
         missing = sorted(system - unary)
         if missing:
-            status[row] = int(Status.missing_reference)
+            status[row] = int(Status.MISSING_REFERENCE)
             messages[row] = f"no energy of elemental {', '.join(missing)} in the campaign or its references"
         else:
             solvable[row] = system
@@ -93,11 +93,11 @@ def hull_columns(
         pool += [e for system, some in extra_by_system.items() if system <= space for e in some]
         diagram = PhaseDiagram(pool)
         for row in rows:
-            if status[row] == int(Status.ok):
+            if status[row] == int(Status.OK):
                 continue
             e_hull[row] = diagram.get_e_above_hull(entries[row])
             e_form[row] = diagram.get_form_energy_per_atom(entries[row])
-            status[row] = int(Status.ok)
+            status[row] = int(Status.OK)
     return e_hull, e_form, status, messages
 
 
@@ -143,7 +143,7 @@ def read_references(path: Path) -> list[PDEntry]:
             return [
                 PDEntry(Composition(atoms.get_chemical_formula()), float(energies[k]))
                 for k, atoms in enumerate(shard.iter_atoms())
-                if status[k] == int(Status.ok)
+                if status[k] == int(Status.OK)
             ]
     import ase.io
 
