@@ -1,0 +1,142 @@
+"""``matcompute init``, ``matcompute workspace`` and ``matcompute verdi``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from matcompute.workspace import DaemonStatus, Workspace
+
+__all__ = ["init", "verdi", "workspace"]
+
+_WORKSPACE = click.option(
+    "--workspace",
+    "where",
+    type=click.Path(path_type=Path),
+    help="Workspace folder; default: MATCOMPUTE_WORKSPACE, else the current folder or one above it.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _find(where: Path | None) -> Workspace:
+    from matcompute.workspace import Workspace
+
+    return Workspace.find(where)
+
+
+@click.command()
+@click.argument("folder", default=".", type=click.Path(path_type=Path))
+@click.option("--profile", metavar="NAME", help="Use your AiiDA profile NAME instead of an embedded one.")
+@click.option("--title", default="", help="Free text, kept in matcompute.toml.")
+def init(folder: Path, profile: str | None, title: str) -> None:
+    """Make a workspace in FOLDER (default: the current one).
+
+    The workspace gets its own AiiDA profile (SQLite and a broker of its own, nothing to install, nothing outside
+    the folder) and the local compute centre.
+    """
+    from matcompute.centres import local_centre, register
+    from matcompute.workspace import Workspace
+
+    made = Workspace.create(folder, profile, title=title)
+    centre = local_centre(made)
+    register(made, centre)
+    kind = "embedded" if made.settings.embedded else "yours"
+    click.echo(f"workspace  {made.root}")
+    click.echo(f"profile    {made.profile_name} ({kind})")
+    click.echo(f"centre     {centre.id}: {centre.cores} cores, {centre.memory_gb:.0f} GB")
+    click.echo("next       matcompute campaign run FILE")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def workspace() -> None:
+    """Look after the workspace and its AiiDA daemon."""
+
+
+def _print_status(found: DaemonStatus) -> None:
+    processes = ", ".join(
+        f"{name} {pid}"
+        for name, pid in (("supervisor", found.supervisor), ("broker", found.broker), ("worker", found.worker))
+        if pid is not None
+    )
+    click.echo(f"daemon     {found.state}" + (f" ({processes})" if processes else ""))
+    click.echo(f"tasks      {found.queued} waiting, {found.taken} taken by the worker")
+    for problem in found.problems:
+        click.echo(f"problem    {problem}")
+    if found.problems:
+        click.echo("mend it    matcompute workspace repair")
+
+
+@workspace.command()
+@_WORKSPACE
+@_JSON
+def status(where: Path | None, as_json: bool) -> None:
+    """Show where things are and whether the daemon runs (exit status 1 if it is broken)."""
+    found_workspace = _find(where)
+    found = found_workspace.daemon_status()
+    if as_json:
+        click.echo(json.dumps({"root": str(found_workspace.root), "daemon": found.to_dict()}, indent=2))
+    else:
+        click.echo(f"workspace  {found_workspace.root}")
+        click.echo(f"profile    {found_workspace.profile_name}")
+        _print_status(found)
+    if found.state == "broken":
+        sys.exit(1)
+
+
+@workspace.command()
+@_WORKSPACE
+def start(where: Path | None) -> None:
+    """Start the daemon if it does not run, mend it if it is broken."""
+    found_workspace = _find(where)
+    found = found_workspace.ensure_daemon()
+    click.echo(f"daemon {found.action or 'was running'}")
+
+
+@workspace.command()
+@_WORKSPACE
+def stop(where: Path | None) -> None:
+    """Stop the daemon. Running jobs go on and are picked up at the next start."""
+    found = _find(where).stop_daemon()
+    click.echo(f"daemon {found.action or 'was not running'}")
+
+
+@workspace.command()
+@_WORKSPACE
+@_JSON
+def repair(where: Path | None, as_json: bool) -> None:
+    """Mend the daemon after a crash and bring back processes that lost their task."""
+    report = _find(where).repair()
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=2))
+        return
+    click.echo(f"daemon     {report.daemon.action or 'was running'}")
+    click.echo(f"revived    {len(report.revived)} processes")
+    click.echo(f"resumed    {len(report.resumed)} processes")
+    for note in report.notes:
+        click.echo(f"note       {note}")
+
+
+@workspace.command()
+@_WORKSPACE
+def path(where: Path | None) -> None:
+    """Print the workspace folder."""
+    click.echo(str(_find(where).root))
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+)
+@click.option("--workspace", "where", type=click.Path(path_type=Path), hidden=True)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def verdi(where: Path | None, arguments: tuple[str, ...]) -> None:
+    """Run AiiDA's verdi on this workspace's profile: matcompute verdi -- process list."""
+    found = _find(where)
+    found.load_profile()  # adapts the configuration of a workspace that was moved
+    command = [sys.executable, "-m", "aiida", "-p", found.profile_name, *arguments]
+    os.execve(sys.executable, command, found.verdi_env())
