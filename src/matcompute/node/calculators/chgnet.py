@@ -49,6 +49,10 @@ class CHGNetAdapter(CalculatorAdapter):
     Parameters = CHGNetParameters
     extra_site_properties = frozenset({"magmom"})
 
+    def fork_safe(self, parameters: Mapping[str, Any]) -> bool:
+        # Loading runs no backward pass and, on one thread, starts no OpenMP team: both would not survive a fork.
+        return CHGNetParameters(**parameters).device == "cpu"
+
     def model_path(self, parameters: Mapping[str, Any] | None = None) -> Path | None:
         # find_spec of the top-level package imports nothing, so asking for the weights costs no torch.
         spec = util.find_spec("chgnet")
@@ -65,7 +69,8 @@ class CHGNetAdapter(CalculatorAdapter):
 
         import torch
 
-        torch.set_num_threads(threads)
+        # One while loading; the worker that computes sets its own number.
+        torch.set_num_threads(1)
         from chgnet.model.dynamics import CHGNetCalculator
         from chgnet.model.model import CHGNet as Network
 

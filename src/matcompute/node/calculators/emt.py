@@ -35,7 +35,9 @@ class EMTCalculator(CalculatorAdapter):
     package = "ase"
     species = frozenset({"Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt"})
     Parameters = EMTParameters
-    fork_safe = True
+
+    def fork_safe(self, parameters: Mapping[str, Any]) -> bool:
+        return True
 
     def load(self, parameters: Mapping[str, Any], model_path: Path | None, threads: int) -> BaseCalculator:
         from ase.calculators.emt import EMT as AseEMT
