@@ -48,7 +48,8 @@ def column_problems(stages: Sequence[Stage], yaml_file: LocatedYaml) -> list[Pro
                             raise InputError(_unknown(stage, name, known))
             except InputError as error:
                 key = "energy" if stage.kind == "hull" else "by" if stage.kind == "top" else "expression"
-                problems.append(yaml_file.problem((*path, key), str(error)))
+                text = error.message if error.hint is None else f"{error.message}; {error.hint}"
+                problems.append(yaml_file.problem((*path, key), text))
         for name, unit in stage_columns(stage).items():
             known[name] = known[f"{stage.name}__{name}"] = unit
     return problems

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from matcompute.campaign.vocabulary import DOMAINS, GRADES, TIERS, check_licence, check_orcid
-from matcompute.campaign.yamlfile import Problem
+from matcompute.campaign.yamlfile import KeyPath, LocatedYaml, Problem, format_key
 from matcompute.errors import InputError
 from matcompute.structures.spec import StructuresSpec
 from matcompute.units import parse_quantity
@@ -207,7 +207,7 @@ class Campaign(CampaignHeader):
     stages: list[Stage] = Field(min_length=1)
 
     _path: Path = PrivateAttr(default=Path("campaign.yaml"))
-    _warnings: list[Problem] = PrivateAttr(default_factory=list)
+    _file: LocatedYaml | None = PrivateAttr(default=None)
 
     @classmethod
     def load(cls, path: Path | str) -> Campaign:
@@ -234,10 +234,11 @@ class Campaign(CampaignHeader):
         """Folder that relative paths in the file start from."""
         return self._path.absolute().parent
 
-    @property
-    def warnings(self) -> list[Problem]:
-        """What is allowed but probably not meant."""
-        return self._warnings
+    def problem(self, key: KeyPath, message: str) -> Problem:
+        """Return a :class:`Problem` at a key of the file."""
+        if self._file is None:
+            return Problem(0, 0, format_key(key), message)
+        return self._file.problem(key, message)
 
     @property
     def grade(self) -> str:

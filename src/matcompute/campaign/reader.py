@@ -35,6 +35,11 @@ _ALIASES = {"license": "licence", "center": "centres", "centers": "centres"}
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
+def one_line(error: object) -> str:
+    """Return an error as one line, its hint after a semicolon."""
+    return "; ".join(part.strip() for part in str(error).replace("hint: ", "").splitlines())
+
+
 def _model_keys(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
@@ -95,7 +100,7 @@ def _message(item: Any, model: type[BaseModel], loc: tuple[Any, ...]) -> str:
             hint += f" (known: {', '.join(options)})" if len(options) <= 8 else ""
         return f"'{found}' is not a valid value{hint}"
     if kind == "value_error":
-        return str(context.get("error", item["msg"])).removeprefix("Value error, ")
+        return one_line(context.get("error", item["msg"])).removeprefix("Value error, ")
     if kind == "string_pattern_mismatch":
         return f"'{found}' has the wrong form; expected text that matches {context.get('pattern')}"
     text = item["msg"][0].lower() + item["msg"][1:]
@@ -123,7 +128,7 @@ class _Reader:
         except ValidationError as error:
             self.problems += validation_problems(error, model, self.file, prefix)
         except InputError as error:
-            self.bad(prefix, str(error))
+            self.bad(prefix, one_line(error))
         return None
 
     def attempt(self, path: KeyPath, call: Callable[[], Any]) -> Any:
@@ -131,7 +136,7 @@ class _Reader:
         try:
             return call()
         except (InputError, ValueError) as error:
-            self.bad(path, str(error))
+            self.bad(path, one_line(error))
         return None
 
     # ------------------------------------------------------------------ parts
@@ -246,6 +251,7 @@ class _Reader:
 
         if isinstance(body, dict):
             body = {key: value for key, value in body.items() if key != "name"}
+            body = self.quantities(GATES[kind], body, path)
         model = self.validate(GATES[kind], body, path)
         if model is None:
             return None
@@ -353,4 +359,5 @@ def read_campaign(path: Path) -> Campaign:
         stages=stages,
     )
     campaign._path = Path(path)
+    campaign._file = yaml_file
     return campaign

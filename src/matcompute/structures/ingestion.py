@@ -170,7 +170,7 @@ class _Ingest:
             report.elements[SYMBOLS[z]] += int(present[:, z].sum())
         alone = present[present.sum(axis=1) == 1]
         report.unary.update(SYMBOLS[z] for z in np.flatnonzero(alone.any(axis=0)))
-        packed, first, counts = np.unique(
+        _, first, counts = np.unique(
             np.packbits(present, axis=1), axis=0, return_index=True, return_counts=True
         )
         for index, count in zip(first.tolist(), counts.tolist(), strict=True):

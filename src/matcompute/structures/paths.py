@@ -25,7 +25,7 @@ def find_files(patterns: Sequence[str], base_dir: Path) -> list[Path]:
         if full.is_file():
             found[full] = None
             continue
-        matches = sorted(Path(name) for name in glob.glob(str(full), recursive=True))
+        matches = sorted(Path(name) for name in glob.glob(str(full), recursive=True))  # noqa: PTH207 (absolute patterns)
         files = [path for path in matches if path.is_file()]
         if not files:
             raise InputError(f"no file matches '{pattern}'{_near(full)}", hint=f"paths start from {base_dir}")

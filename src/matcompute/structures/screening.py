@@ -226,7 +226,10 @@ def _closest(
     distance: np.ndarray,
     ratio: np.ndarray,
 ) -> None:
-    """Find the relatively closest pair within the cutoff, by cells in fractional space. OUTPUT: row s of the last three."""
+    """Find the relatively closest pair within the cutoff, by bins in fractional space.
+
+    OUTPUT: row s of pair, distance and ratio.
+    """
     n = len(numbers)
     bins, reach = np.empty(3, np.int64), np.empty(3, np.int64)
     for k in range(3):
