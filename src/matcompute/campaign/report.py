@@ -143,12 +143,7 @@ def build_report(dataset: Path, out: Path | None = None, *, limit: int = 20) -> 
                 (str(ids[i]), str(formulas[i]), [_number(values[n][i]) for n, _ in columns]) for i in order
             ],
             funnel=[
-                (
-                    f"{name}: {s.expression}",
-                    int(np.count_nonzero(s.considered)),
-                    int(np.count_nonzero(s.mask)),
-                )
-                for name, s in data.selections.items()
+                (name, s.expression, int(np.count_nonzero(s.mask))) for name, s in data.selections.items()
             ],
             failures=_failures(data),
             selection=why,
