@@ -61,7 +61,11 @@ def workspace() -> None:
 def _print_status(found: DaemonStatus) -> None:
     processes = ", ".join(
         f"{name} {pid}"
-        for name, pid in (("supervisor", found.supervisor), ("broker", found.broker), ("worker", found.worker))
+        for name, pid in (
+            ("supervisor", found.supervisor),
+            ("broker", found.broker),
+            ("worker", found.worker),
+        )
         if pid is not None
     )
     click.echo(f"daemon     {found.state}" + (f" ({processes})" if processes else ""))
@@ -130,7 +134,11 @@ def path(where: Path | None) -> None:
 
 
 @click.command(
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": [],
+    }
 )
 @click.option("--workspace", "where", type=click.Path(path_type=Path), hidden=True)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
