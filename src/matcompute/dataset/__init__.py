@@ -30,6 +30,8 @@ from matcompute.dataset.properties import PROPERTIES, VOIGT, PropertyInfo
 from matcompute.dataset.provenance import ProcessRecord, Provenance, uuid_array, uuid_text
 from matcompute.dataset.reader import Dataset
 from matcompute.dataset.status import Quality, Status
+from matcompute.dataset.validate import validate_dataset
+from matcompute.dataset.violations import Violation
 from matcompute.dataset.writer import DatasetWriter
 
 __all__ = [
@@ -58,8 +60,10 @@ __all__ = [
     "Source",
     "Status",
     "UnknownNameError",
+    "Violation",
     "merge_datasets",
     "spdx",
     "uuid_array",
     "uuid_text",
+    "validate_dataset",
 ]

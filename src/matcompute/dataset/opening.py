@@ -8,8 +8,9 @@ import h5py
 
 from matcompute.dataset.errors import DatasetFileError
 from matcompute.dataset.h5io import FORMAT, FORMAT_VERSION, get_attr
+from matcompute.dataset.layout import ENTRY_COLUMNS, TEXT_COLUMNS
 
-__all__ = ["check_header", "open_dataset", "open_hdf5"]
+__all__ = ["GROUPS", "check_header", "missing_parts", "open_dataset", "open_hdf5"]
 
 GROUPS = ("entries", "sites", "results", "methods", "sources", "selections", "provenance")
 
@@ -37,7 +38,7 @@ def open_hdf5(path: Path) -> h5py.File:
 
 
 def check_header(file: h5py.File, path: Path) -> None:
-    """Check format, version and groups.
+    """Check format and version.
 
     Raises
     ------
@@ -69,16 +70,14 @@ def check_header(file: h5py.File, path: Path) -> None:
         raise DatasetFileError(
             f"{path}: format version {version} is not read by this program (it reads {ours}.x)"
         )
-    try:
-        missing = [group for group in GROUPS if group not in file]
-        missing += [
-            f"entries/{c}" for c in ("id", "cell", "site_start", "row_size") if f"entries/{c}" not in file
-        ]
-        missing += [f"sites/{c}" for c in ("position", "atomic_number") if f"sites/{c}" not in file]
-    except (OSError, RuntimeError, KeyError) as error:
-        raise DatasetFileError(f"{path}: HDF5 file is damaged ({error})") from error
-    if missing:
-        raise DatasetFileError(f"{path}: incomplete dataset, /{missing[0]} is missing")
+
+
+def missing_parts(file: h5py.File) -> list[str]:
+    """Return the groups and columns without which nothing can be read."""
+    names = [*GROUPS]
+    names += [f"entries/{name}" for name in (*ENTRY_COLUMNS, *TEXT_COLUMNS)]
+    names += ["sites/position", "sites/atomic_number"]
+    return [name for name in names if name not in file]
 
 
 def open_dataset(path: Path) -> h5py.File:
@@ -86,6 +85,12 @@ def open_dataset(path: Path) -> h5py.File:
     file = open_hdf5(path)
     try:
         check_header(file, path)
+        try:
+            missing = missing_parts(file)
+        except (OSError, RuntimeError, KeyError) as error:
+            raise DatasetFileError(f"{path}: HDF5 file is damaged ({error})") from error
+        if missing:
+            raise DatasetFileError(f"{path}: incomplete dataset, /{missing[0]} is missing")
     except BaseException:
         file.close()
         raise

@@ -101,7 +101,7 @@ class Provenance:
 
     @classmethod
     def concatenate(
-        cls, parts: Sequence[Provenance], method_maps: Sequence[Sequence[int]] | None = None
+        cls, parts: Sequence[Provenance], method_maps: Sequence[Sequence[int] | np.ndarray] | None = None
     ) -> tuple[Provenance, list[np.ndarray]]:
         """Join parts, each process once; return also the new row of each part's rows.
 
