@@ -16,7 +16,14 @@ from matcompute_kernels.elements import SYMBOLS
 if TYPE_CHECKING:
     from matcompute.structures import IngestReport
 
-__all__ = ["CentreLike", "CheckResult", "check_campaign", "default_centres", "read_structures", "static_problems"]
+__all__ = [
+    "CentreLike",
+    "CheckResult",
+    "check_campaign",
+    "default_centres",
+    "read_structures",
+    "static_problems",
+]
 
 
 class CentreLike(Protocol):
@@ -59,10 +66,14 @@ class CheckResult:
 
 
 def default_centres() -> dict[str, CentreLike]:
-    """Return the centres that are known without a workspace: this machine."""
-    from matcompute.centres import local_centre
+    """Return the known centres by id: those of the workspace around the current folder, else this machine."""
+    from matcompute.centres import detect, local_centre
+    from matcompute.workspace import Workspace, WorkspaceError
 
-    return {"local": local_centre()}
+    try:
+        return {"local": local_centre(Workspace.find())}
+    except WorkspaceError:  # a campaign can be checked before there is a workspace
+        return {"local": detect()}
 
 
 def check_campaign(
@@ -134,7 +145,9 @@ def static_problems(campaign: Campaign, centres: Mapping[str, CentreLike]) -> li
         if stage.is_gate:
             path = campaign.reference_files.get(stage.name)
             if path is not None and not path.is_file():
-                problems.append(campaign.problem((*key, "references"), f"no such file: {stage.parameters['references']}"))
+                problems.append(
+                    campaign.problem((*key, "references"), f"no such file: {stage.parameters['references']}")
+                )
             continue
         assert stage.calculator is not None
         adapter = calculator_adapter(stage.calculator.name)
@@ -208,7 +221,9 @@ def structure_problems(campaign: Campaign, report: IngestReport) -> tuple[list[P
             continue
         symbols = [SYMBOLS[z] for z in sorted(missing)]
         what = f"calculator '{name}' does not know {', '.join(symbols)}"
-        where = f"{count} of {report.n_kept} structures, the first is {example[0]} ({example[1]}:{example[2]})"
+        where = (
+            f"{count} of {report.n_kept} structures, the first is {example[0]} ({example[1]}:{example[2]})"
+        )
         asked = [symbol for symbol in symbols if symbol in named]
         if asked:
             line = named[asked[0]]
@@ -217,7 +232,9 @@ def structure_problems(campaign: Campaign, report: IngestReport) -> tuple[list[P
         elif count == report.n_kept:
             problems.append(campaign.problem(key, f"{what}: nothing would be computed"))
         else:
-            warnings.append(campaign.problem(key, f"{what}: {where}; they get the status unsupported_species"))
+            warnings.append(
+                campaign.problem(key, f"{what}: {where}; they get the status unsupported_species")
+            )
     for reference in report.unknown_references:
         gate = next(i for i, stage in enumerate(campaign.stages) if stage.kind == "hull")
         key = ("stages", gate, "hull", "add_elements")

@@ -41,7 +41,7 @@ class CampaignFileError(InputError):
         In the order of the file.
     """
 
-    def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
+    def __init__(self, path: Path, problems: Sequence[Problem], hint: str | None = None) -> None:
         self.path = Path(path)
         self.problems = sorted(set(problems))
         lines = [
@@ -50,9 +50,7 @@ class CampaignFileError(InputError):
         ]
         count = len(lines)
         super().__init__(
-            f"{count} problem{'s' if count > 1 else ''} in {path}\n  " + "\n  ".join(lines),
-            hint="the keys are described in docs/reference/campaign-file.md; `matcompute campaign schema` prints them "
-            "as a JSON Schema for your editor",
+            f"{count} problem{'s' if count > 1 else ''} in {path}\n  " + "\n  ".join(lines), hint=hint
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = ["STAGE_KEYS", "read_campaign", "validation_problems"]
 STAGE_KEYS: tuple[str, ...] = ("name", "calculator", "resources", "batch_size")
 #: British and American spelling, one meaning.
 _ALIASES = {"license": "licence", "center": "centres", "centers": "centres"}
+_HINT = "`matcompute campaign schema` prints all keys as a JSON Schema for your editor; `campaign new` writes an example"
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
@@ -182,8 +184,8 @@ class _Reader:
             if not isinstance(item, dict):
                 self.bad(path, f"expected a mapping with one of {', '.join(plugins.names(SOURCES))}")
                 continue
-            kind = self.attempt(path, lambda item=item: StructuresSpec.kind_of(item))
-            adapter = kind and self.attempt((*path, kind), lambda kind=kind: source(kind))
+            kind = self.attempt(path, partial(StructuresSpec.kind_of, item))
+            adapter = kind and self.attempt((*path, kind), partial(source, kind))
             if adapter and self.validate(adapter.Parameters, item, path) is not None:
                 specs.append(StructuresSpec(kind=kind, parameters=item, line=self.file.place(path)[0]))
         return specs
@@ -262,7 +264,7 @@ class _Reader:
             self.bad(path, "expected a mapping of parameters")
             return None
         before = len(self.problems)
-        task = self.attempt(path, lambda: task_adapter(kind))
+        task = self.attempt(path, partial(task_adapter, kind))
         own = {key: value for key, value in body.items() if key not in STAGE_KEYS}
         parameters: BaseModel | None = None
         if task is not None:
@@ -325,7 +327,7 @@ class _Reader:
         if name not in known:
             self.bad((*path, "name"), f"unknown calculator '{name}'{did_you_mean(name, known)}")
             return None
-        adapter = self.attempt(path, lambda: calculator_adapter(name))
+        adapter = self.attempt(path, partial(calculator_adapter, name))
         if adapter is None:
             return None
         parameters = parameters_model(adapter)
@@ -352,7 +354,7 @@ def read_campaign(path: Path) -> Campaign:
         # Columns are only followed through stages that are all understood: else every later one looks unknown.
         reader.problems += column_problems(stages, yaml_file)
     if reader.problems or header is None:
-        raise CampaignFileError(path, reader.problems)
+        raise CampaignFileError(path, reader.problems, _HINT)
     campaign = Campaign.model_construct(
         **{name: getattr(header, name) for name in CampaignHeader.model_fields},
         structures=structures,

@@ -74,7 +74,9 @@ def campaign_schema() -> dict[str, Any]:
         schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
         schema["required"] = ["name", *schema.get("required", [])]
         calculators.append(define(f"calculator-{name}", schema))
-    define("calculator", {"description": "A name, or a mapping of a name and parameters.", "anyOf": calculators})
+    define(
+        "calculator", {"description": "A name, or a mapping of a name and parameters.", "anyOf": calculators}
+    )
     resources = _inline(Resources)
     define("resources", resources)
 

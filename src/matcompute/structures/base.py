@@ -106,7 +106,7 @@ class SourceBlock:
             self.batch[rows],
             self.source_index[rows],
             self.source_line[rows],
-            [self.label[i] for i in rows],
+            [self.label[int(i)] for i in rows],
             [],
             self.quality,
         )

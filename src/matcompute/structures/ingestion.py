@@ -114,26 +114,26 @@ class _Ingest:
         if not len(block):
             return
         verdict = screen(block.batch)
-        for index in np.flatnonzero(~verdict.good):
+        for index in np.flatnonzero(~verdict.good).tolist():
             report.rejects.append(
                 Reject(
-                    verdict.cause(int(index)),
+                    verdict.cause(index),
                     self.name(int(block.source_index[index])),
                     int(block.source_line[index]),
-                    verdict.reason(int(index)),
-                    self._label(block, int(index)),
+                    verdict.reason(index),
+                    self._label(block, index),
                 )
             )
         if not verdict.good.all():
             block = block[verdict.good]
         hashes = structure_hash(block.batch)
         keep = np.ones(len(block), dtype=bool)
-        for index, digest in enumerate(hashes.tolist()):
-            place = (int(block.source_index[index]), int(block.source_line[index]))
+        for row, digest in enumerate(hashes.tolist()):
+            place = (int(block.source_index[row]), int(block.source_line[row]))
             first = self.seen.setdefault(digest, place)
             if first is place:
                 continue
-            keep[index] = False
+            keep[row] = False
             report.n_duplicates += 1
             same = f"{self.name(first[0])}:{first[1]}"
             report.rejects.append(
@@ -142,7 +142,7 @@ class _Ingest:
                     self.name(place[0]),
                     place[1],
                     f"the same as {same}",
-                    self._label(block, index),
+                    self._label(block, row),
                 )
             )
         if not keep.all():

@@ -174,7 +174,8 @@ def _label(atoms: Atoms) -> str:
 
 def _cif_texts(path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield (line, name, text) of each data block that holds a structure."""
-    start, name, rows = 0, "", []
+    start, name = 0, ""
+    rows: list[str] = []
     in_text = False
     with _open_text(path) as stream:
         for number, row in enumerate(stream, start=1):

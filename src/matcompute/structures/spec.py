@@ -25,8 +25,9 @@ GROUP = "matcompute.structure_sources"
 
 def source(kind: str) -> StructureSource:
     """Return the source adapter registered under a key (an instance, whether a class or an object was given)."""
-    adapter = plugins.load(GROUP, kind)
-    return adapter() if inspect.isclass(adapter) else adapter
+    adapter: Any = plugins.load(GROUP, kind)
+    made: StructureSource = adapter() if inspect.isclass(adapter) else adapter
+    return made
 
 
 class StructuresSpec(BaseModel):
