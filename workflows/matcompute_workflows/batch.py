@@ -167,8 +167,8 @@ class BatchCalculation(CalcJob):
         path = shlex.quote(parent.get_remote_path())
         copy = f"cp -a {path}/{FILES['checkpoint']} . 2>/dev/null || true"
         return (
-            f"if command -v flock >/dev/null && [ -e {path}/.lock ]; then\n"
-            f"  flock {path}/.lock true || true\n"
+            f"if command -v flock >/dev/null && [ -e {path}/job.lock ]; then\n"
+            f"  flock {path}/job.lock true || true\n"
             "fi\n"
             f"{copy}"
         )
