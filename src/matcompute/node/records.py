@@ -70,7 +70,7 @@ def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
     header = []
     blocks = []
     for name, array in arrays.items():
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # keeps scalars zero-dimensional
         if array.dtype.kind not in "biuf":
             raise TypeError(f"result '{name}' has type {array.dtype}, expected numbers")
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)

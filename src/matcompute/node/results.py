@@ -59,7 +59,6 @@ def _write(job: Job, records: list[Record]) -> None:
     with Dataset(job.folder / job.spec.structures) as shard:
         kept = {name: shard.entry_column(name) for name in _KEPT}
         quality = np.asarray(shard.entry_column("quality")).astype("u4")
-        hashes = shard.entry_column("structure_hash")
         metadata, sources = shard.metadata, shard.sources
     entry = kept | {
         "quality": _quality(quality, statuses, job.spec.task == "relax"),
@@ -76,7 +75,6 @@ def _write(job: Job, records: list[Record]) -> None:
         writer.append(
             batch,
             ids=np.asarray(job.ids),
-            structure_hash=hashes,
             results=results,
             status=status,
             site_results=site_results,

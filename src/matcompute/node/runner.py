@@ -17,7 +17,7 @@ from matcompute.errors import MatcomputeError
 from matcompute.node.deadline import StopRequest
 from matcompute.node.errors import NodeError, WriteError
 from matcompute.node.exit_codes import ExitCode
-from matcompute.node.threads import pin_threads
+from matcompute.node.threads import keep_out_of_home, pin_threads
 
 if TYPE_CHECKING:
     from matcompute.node.job import Job
@@ -56,6 +56,7 @@ def run(path: Path, overrides: Mapping[str, Any] | None = None, *, mpi: bool | N
     head = _peek(path) | overrides
     # Before NumPy is imported, or the BLAS has its threads already.
     pin_threads(_positive(head.get("threads"), 1))
+    keep_out_of_home(path.parent)
     request = StopRequest()
     request.install()
     walltime = head.get("walltime_s")

@@ -53,7 +53,8 @@ class Guard:
         energy = atoms.get_potential_energy()
         if not np.isfinite(energy):
             raise Exploded(f"energy is {energy} {when}")
-        force = float(np.sqrt((atoms.get_forces(apply_constraint=False) ** 2).sum(axis=1).max()))
+        forces = atoms.get_forces(apply_constraint=False)
+        force = float(np.sqrt(np.einsum("ij,ij->i", forces, forces).max()))
         if not force <= self.max_force:
             raise Exploded(f"largest force is {force:.3g} eV/Å {when} (limit {self.max_force:g})")
 
