@@ -116,7 +116,7 @@ def create_batches(
                 created=time.time(),
             )
         )
-        batch_id = int(result.inserted_primary_key[0])
+        batch_id = int(result.inserted_primary_key[0])  # type: ignore[index]
         made.append(batch_id)
         connection.exec_driver_sql(
             # The plus keeps SQLite from using the index on state, which would walk all ready materials for each.
@@ -196,6 +196,7 @@ def record_batch(
     core_s: float,
     exit_status: int,
     message: str = "",
+    again: np.ndarray | None = None,
 ) -> None:
     """Store what a batch gave, and make what went well ready for the next compute stage, in one transaction.
 
@@ -219,6 +220,8 @@ def record_batch(
         Core-seconds used.
     exit_status, message
         Of the AiiDA process.
+    again
+        ``bool[n]``: materials that are ready again, as if this batch had not held them.
     """
     status = np.asarray(status).astype(int)
     n_ok = int((status == int(Status.OK)).sum())
@@ -247,6 +250,12 @@ def record_batch(
         connection.exec_driver_sql(
             "UPDATE task SET status = ?, message = ? WHERE batch_id = ? AND batch_row = ? AND +state = 'done'",
             [(int(status[k]), messages[k] or None, row.id, k) for k in odd],
+        )
+    if again is not None and again.any():
+        connection.exec_driver_sql(
+            "UPDATE task SET state = 'ready', status = 0, message = NULL, batch_id = NULL, batch_row = NULL "
+            "WHERE batch_id = ? AND batch_row = ? AND +state = 'done'",
+            [(row.id, k) for k in np.flatnonzero(again).tolist()],
         )
     _charge(connection, row.campaign_id, core_s)
     propagate(connection, stages, position, batch_id=row.id)

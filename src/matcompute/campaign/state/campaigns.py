@@ -100,7 +100,7 @@ def register(
             created=time.time(),
         )
     )
-    campaign_id = int(result.inserted_primary_key[0])
+    campaign_id = int(result.inserted_primary_key[0])  # type: ignore[index]
     connection.execute(
         stage.insert(),
         [

@@ -156,7 +156,8 @@ def _stages(connection: Connection, row: CampaignRow, stages: list[StageRow]) ->
         .where(batch.c.campaign_id == row.id, batch.c.state != "planned")
         .group_by(batch.c.stage_id, batch.c.state.in_(BATCH_OPEN))
     )
-    open_, closed = {}, {}
+    open_: dict[int, list[Any]] = {}
+    closed: dict[int, list[Any]] = {}
     for stage_id, is_open, *values in connection.execute(query):
         (open_ if is_open else closed)[stage_id] = values
     return [_stage(here, tasks[here.id], open_.get(here.id), closed.get(here.id)) for here in stages]
