@@ -19,7 +19,9 @@ __all__ = ["apply_gate", "ingest_structures", "mark_lost", "merge_campaign", "ta
 
 
 @calcfunction
-def ingest_structures(parameters: Dict, campaign_file: SinglefileData, **sources: FolderData) -> dict[str, Data]:
+def ingest_structures(
+    parameters: Dict, campaign_file: SinglefileData, **sources: FolderData
+) -> dict[str, Data]:
     """Read the sources of a campaign, screen and dedupe, and write the structures shard.
 
     Parameters

@@ -59,7 +59,5 @@ def unpack_sources(sources: Mapping[str, FolderData], count: int, folder: Path) 
         node.base.repository.copy_tree(target)
         objects = sorted(node.base.repository.list_object_names())
         names = node.base.attributes.get(NAMES)
-        unpacked[index] = [
-            SourceFile(name, target / obj) for name, obj in zip(names, objects, strict=True)
-        ]
+        unpacked[index] = [SourceFile(name, target / obj) for name, obj in zip(names, objects, strict=True)]
     return unpacked
