@@ -195,7 +195,7 @@ class Dataset:
         info = self._property(name)
         if info.per == "entry":
             return take(self.file["results"][name], resolve_rows(rows, self._n))
-        selection, _ = self._site_selection(rows)
+        selection, _ = self.site_selection(rows)
         return take(self.file["sites"][name], selection)
 
     def status(self, name: str, rows: Rows = None) -> np.ndarray:
@@ -215,7 +215,7 @@ class Dataset:
 
     # -- structures -------------------------------------------------------------------------------------------
 
-    def _site_selection(self, rows: Rows) -> tuple[slice | np.ndarray, np.ndarray]:
+    def site_selection(self, rows: Rows) -> tuple[slice | np.ndarray, np.ndarray]:
         """Return which sites the rows own and the offsets of the packed result, i8[n + 1]."""
         chosen = resolve_rows(rows, self._n)
         group = self.file["entries"]
@@ -232,7 +232,7 @@ class Dataset:
     def batch(self, rows: Rows = None) -> Batch:
         """Return structures as packed arrays; a contiguous slice reads each array in one piece."""
         chosen = resolve_rows(rows, self._n)
-        sites, ptr = self._site_selection(rows)
+        sites, ptr = self.site_selection(rows)
         group = self.file["entries"]
         return Batch(
             numbers=take(self.file["sites/atomic_number"], sites),

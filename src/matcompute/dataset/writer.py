@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,34 +12,22 @@ import h5py
 import numpy as np
 
 from matcompute.dataset import tables
-from matcompute.dataset.columns import Column, TextColumn
 from matcompute.dataset.errors import DatasetError, DatasetWriteError
 from matcompute.dataset.h5io import (
-    ENTRY_CHUNK,
     GZIP_LEVEL,
     LIBVER,
     MAX_ENTRIES,
-    SITE_CHUNK,
-    attach,
-    set_attr,
-    set_scale,
-    text_dtype,
 )
 from matcompute.dataset.ids import IdIndex
-from matcompute.dataset.layout import ENTRY_COLUMNS, TEXT_COLUMNS, EntryColumn
 from matcompute.dataset.metadata import Metadata, Method, Selection, Source
-from matcompute.dataset.properties import PropertyInfo, lookup
+from matcompute.dataset.properties import PropertyInfo
 from matcompute.dataset.provenance import Provenance
-from matcompute.dataset.status import Status
+from matcompute.dataset.store import ColumnStore
 from matcompute.dataset.target import Target, disk_error
-from matcompute.errors import did_you_mean
 from matcompute_kernels import Batch, entry_ids
 from matcompute_kernels import structure_hash as hash_structures
 
 __all__ = ["DatasetWriter"]
-
-#: Longest message kept with an entry, in bytes of UTF-8.
-MESSAGE_WIDTH = 400
 
 
 class DatasetWriter:
@@ -87,57 +73,45 @@ class DatasetWriter:
     def _setup(self, target: Target, mode: str, metadata: Metadata, gzip_level: int) -> None:
         self.metadata = metadata
         self._target = target
-        self._level = gzip_level
-        self._columns: dict[str, Column] = {}
-        self._text: dict[str, TextColumn] = {}
-        self._declared: dict[str, PropertyInfo] = {}
-        self._infos: dict[str, PropertyInfo] = {}
         self._methods: list[Method] = []
         self._sources: list[Source] = []
         self._selections: dict[str, Selection] = {}
-        self._provenance: Provenance | None = None
+        self._provenance = Provenance()
         self._ids = IdIndex()
-        self._rows = self._sites = 0
         self._open = True
         with self._writing():
             # Our own lock holds the file; HDF5's would collide with it within this process.
             self._file = h5py.File(target.temporary, mode, libver=LIBVER, locking=False)
-            for name in ("entries", "sites", "results", "selections"):
-                self._file.require_group(name)
-            for name, column in ENTRY_COLUMNS.items():
-                self._entry_column(name, column)
-            for name in TEXT_COLUMNS:
-                self._text[name] = TextColumn(self._file["entries"], name, ENTRY_CHUNK, ("entry",))
-            self._site_column("atomic_number", "u1", (), ("site",), 0, "1", "atomic number")
-            self._site_column(
-                "position", "f8", (3,), ("site", "xyz"), np.nan, "angstrom", "Cartesian position"
-            )
+            self._store = ColumnStore(self._file, gzip_level)
 
     @classmethod
     def append_to(cls, path: str | Path, *, gzip_level: int = GZIP_LEVEL) -> Self:
         """Open a finished dataset to add entries, methods, sources, selections or provenance.
 
-        The writer works on a copy (a reflink where the file system has them), which replaces the file on close: a
-        crash at any point leaves the old file.
+        The writer works on a copy, which replaces the file on close: a crash at any point leaves the old file, and
+        readers that have it open keep what they see.
         """
         from matcompute.dataset.reader import Dataset
 
-        with Dataset(path) as old:
-            metadata, methods, sources = old.metadata, old.methods, old.sources
-            infos, provenance = old.properties, old.provenance
-            rows, sites, ids = len(old), old.n_sites, old.raw_ids
-            selections = old.selections
+        target = Target(Path(path), copy=True)  # the lock first: nobody else may change the file from here on
+        try:
+            with Dataset(path) as old:
+                metadata, infos, ids = old.metadata, old.properties, old.raw_ids
+                methods, sources, selections = old.methods, old.sources, old.selections
+                provenance = old.provenance
+        except BaseException:
+            target.discard()
+            raise
         writer = cls.__new__(cls)
         writer.path = Path(path)
-        writer._setup(Target(writer.path, copy=True), "r+", metadata, gzip_level)
-        writer._methods, writer._sources, writer._provenance = methods, sources, provenance
-        writer._selections = selections
-        writer._rows, writer._sites = rows, sites
-        writer._ids.add(ids, writer.path)
+        writer._setup(target, "r+", metadata, gzip_level)
+        writer._methods, writer._sources, writer._selections = methods, sources, selections
+        writer._provenance = provenance
         with writer._writing():
+            writer._ids.add(ids, writer.path)
             for info in infos.values():
-                writer._declared[info.name] = info
-                writer._property(info.name, None)
+                writer.declare(info)
+                writer._store.add_property(info.name, None)
         return writer
 
     # -- context ----------------------------------------------------------------------------------------------
@@ -154,7 +128,17 @@ class DatasetWriter:
             self.abort()
 
     def __len__(self) -> int:
-        return self._rows
+        return self._store.rows
+
+    @property
+    def n_sites(self) -> int:
+        """Number of sites appended so far."""
+        return self._store.sites
+
+    @property
+    def file(self) -> h5py.File:
+        """The open temporary file (for `descriptors`)."""
+        return self._file
 
     @contextlib.contextmanager
     def _writing(self) -> Any:
@@ -187,10 +171,10 @@ class DatasetWriter:
         if not self._open:
             return
         for selection in self._selections.values():
-            if selection.mask.shape != (self._rows,):
+            if selection.mask.shape != (len(self),):
                 self.abort()
                 raise DatasetError(
-                    f"selection '{selection.name}' has {selection.mask.shape[0]} rows, the dataset {self._rows}"
+                    f"selection '{selection.name}' has {selection.mask.shape[0]} rows, the dataset {len(self)}"
                 )
         with self._writing():
             self._finish()
@@ -200,118 +184,20 @@ class DatasetWriter:
 
     def _finish(self) -> None:
         file = self._file
-        sizes = {"entry": self._rows, "site": self._sites, "xyz": 3, "cell_vector": 3, "uuid_byte": 16}
-        for name, size in sizes.items():
-            set_scale(file, name, size)
-        for key, column in self._columns.items():
-            column.pad(self._sites if key.startswith("sites/") else self._rows)
-            column.finish()
-            attach(file, column.dataset, column.dims)
-        for text in self._text.values():
-            text.finish()
-            attach(file, text.dataset, text.dims)
+        self._store.finish()
         tables.write_metadata(file, self.metadata)
         tables.write_methods(file, self._methods)
         tables.write_sources(file, self._sources)
-        tables.write_provenance(file, self._provenance or Provenance())
+        tables.write_provenance(file, self._provenance)
         for selection in self._selections.values():
             tables.write_selection(file, selection)
         file.flush()
 
-    # -- columns ----------------------------------------------------------------------------------------------
-
-    def _entry_column(self, name: str, info: EntryColumn) -> None:
-        dtype = text_dtype(int(info.dtype[1:])) if info.dtype[0] == "S" else info.dtype
-        column = Column(
-            self._file["entries"],
-            name,
-            dtype,
-            info.tail,
-            ENTRY_CHUNK,
-            ("entry", *info.dims),
-            info.fill,
-            level=self._level,
-        )
-        for key, value in info.attributes().items():
-            set_attr(column.dataset, key, value)
-        self._columns[f"entries/{name}"] = column
-
-    def _site_column(
-        self,
-        name: str,
-        dtype: str,
-        tail: tuple[int, ...],
-        dims: tuple[str, ...],
-        fill: Any,
-        units: str,
-        long_name: str,
-    ) -> Column:
-        column = Column(self._file["sites"], name, dtype, tail, SITE_CHUNK, dims, fill, level=self._level)
-        set_attr(column.dataset, "units", units)
-        set_attr(column.dataset, "long_name", long_name)
-        self._columns[f"sites/{name}"] = column
-        return column
+    # -- rows -------------------------------------------------------------------------------------------------
 
     def declare(self, info: PropertyInfo) -> None:
         """Make a property known that the registry does not have."""
-        self._declared[info.name] = info
-
-    def _property(self, name: str, values: np.ndarray | None) -> PropertyInfo:
-        """Make the columns of a property when it is first met."""
-        if name in self._infos:
-            return self._infos[name]
-        info = lookup(name, self._declared)
-        if -1 in info.shape:
-            if values is None or values.ndim != 1 + len(info.shape):
-                raise DatasetError(f"property '{name}' wants {1 + len(info.shape)} dimensions")
-            info = replace(info, shape=values.shape[1:], dims=info.dimensions)
-        for dim, size in zip(info.dimensions, info.shape):
-            if dim in self._file and self._file[dim].shape != (size,):
-                there = self._file[dim].shape[0]
-                raise DatasetError(
-                    f"property '{name}': dimension '{dim}' is {there} in this file, not {size}"
-                )
-            set_scale(self._file, dim, size)
-        results = self._file["results"]
-        if info.per == "site":
-            column = self._site_column(
-                name,
-                info.dtype,
-                info.shape,
-                ("site", *info.dimensions),
-                info.fill,
-                info.units,
-                info.long_name,
-            )
-        else:
-            column = Column(
-                results,
-                name,
-                info.dtype,
-                info.shape,
-                ENTRY_CHUNK,
-                ("entry", *info.dimensions),
-                info.fill,
-                level=self._level,
-            )
-            self._columns[f"results/{name}"] = column
-        for key, value in (
-            ("units", info.units),
-            ("long_name", info.long_name or name),
-            ("property_definition", info.definition or info.long_name or name),
-        ):
-            set_attr(column.dataset, key, value)
-        status = Column(results, f"{name}_status", "u1", (), ENTRY_CHUNK, ("entry",), 0, level=self._level)
-        status.dataset.attrs.create("flag_values", np.array([s.value for s in Status], dtype="u1"))
-        set_attr(status.dataset, "flag_meanings", " ".join(s.label for s in Status))
-        process = Column(results, f"{name}_process", "i4", (), ENTRY_CHUNK, ("entry",), -1, level=self._level)
-        set_attr(process.dataset, "long_name", "row of /provenance, -1 none")
-        self._columns[f"results/{name}_status"] = status
-        self._columns[f"results/{name}_process"] = process
-        self._infos[name] = info
-        return info
-
-    # -- rows -------------------------------------------------------------------------------------------------
+        self._store.declared[info.name] = info
 
     def append(
         self,
@@ -365,112 +251,17 @@ class DatasetWriter:
                 entry or {},
             )
 
-    def _append(
-        self,
-        batch: Batch,
-        ids: Any,
-        hashes: Any,
-        results: Mapping[str, Any],
-        status: Mapping[str, Any],
-        process: Mapping[str, Any],
-        site_results: Mapping[str, Any],
-        entry: Mapping[str, Any],
-    ) -> None:
-        from matcompute_kernels.formula import formula_bytes
-
-        n, m = len(batch), batch.numbers.shape[0]
-        if self._rows + n > MAX_ENTRIES:
+    def _append(self, batch: Batch, ids: Any, hashes: Any, *rest: Mapping[str, Any]) -> None:
+        n = len(batch)
+        if len(self) + n > MAX_ENTRIES:
             raise DatasetError(
                 f"{self.path}: a file holds at most {MAX_ENTRIES:,} entries",
                 hint="write further shards (Metadata.shard) of the same dataset",
             )
         hashes = hash_structures(batch) if hashes is None else np.asarray(hashes).astype("S32")
-        ids = entry_ids(batch, hashes) if ids is None else np.asarray(ids)
-        raw_ids = _ascii(ids, n)
-        unknown = [k for k in entry if k not in ENTRY_COLUMNS and k not in TEXT_COLUMNS]
-        if unknown:
-            raise DatasetError(
-                f"unknown entry column '{unknown[0]}'{did_you_mean(unknown[0], ENTRY_COLUMNS)}"
-            )
+        raw_ids = _ascii(np.asarray(entry_ids(batch, hashes) if ids is None else ids), n)
         self._ids.add(raw_ids, self.path)
-
-        values = {
-            "structure_hash": hashes,
-            "cell": batch.cell,
-            "pbc": batch.pbc,
-            "row_size": batch.n_sites,
-            "site_start": batch.ptr[:-1] + self._sites,
-            "last_modified": np.full(n, time.time_ns() // 1000),
-            **{k: v for k, v in entry.items() if k in ENTRY_COLUMNS},
-        }
-        for name, info in ENTRY_COLUMNS.items():
-            column = self._columns[f"entries/{name}"]
-            block = values.get(name)
-            if block is None:
-                block = np.full((n, *info.tail), info.fill, dtype=column.dtype)
-            self._put(column, name, block, n)
-        self._text["id"].append(raw_ids)
-        self._text["formula"].append(formula_bytes(batch.numbers, batch.ptr))
-        self._text["message"].append(_messages(entry.get("message"), n))
-        self._put(self._columns["sites/atomic_number"], "atomic_number", batch.numbers, m)
-        self._put(self._columns["sites/position"], "position", batch.positions, m)
-
-        for given, per in ((results, "entry"), (site_results, "site")):
-            for name, data in given.items():
-                self._append_property(name, np.asarray(data), per, batch, status.get(name), process.get(name))
-        # A status without values: failures of a property that this block has nowhere computed.
-        for name in status:
-            if name not in results and name not in site_results:
-                self._append_property(name, None, None, batch, status[name], process.get(name))
-        self._rows += n
-        self._sites += m
-
-    def _append_property(
-        self, name: str, data: np.ndarray | None, per: str | None, batch: Batch, status: Any, process: Any
-    ) -> None:
-        if data is None and name not in self._infos and -1 in lookup(name, self._declared).shape:
-            return  # its length is not known yet; rows before the first value read as not attempted
-        info = self._property(name, data)
-        if per is not None and info.per != per:
-            raise DatasetError(
-                f"property '{name}' is per {info.per}",
-                hint="site properties go into site_results, others into results",
-            )
-        n = len(batch)
-        rows, at = (n, self._rows) if info.per == "entry" else (batch.numbers.shape[0], self._sites)
-        if data is None:
-            data = np.full((rows, *info.shape), info.fill, dtype=info.dtype)
-        if data.shape != (rows, *info.shape):
-            raise DatasetError(f"property '{name}' has shape {data.shape}, expected {(rows, *info.shape)}")
-        if status is None:
-            flags = np.where(_finite(data, info, batch), Status.OK, Status.NOT_ATTEMPTED).astype("u1")
-        else:
-            flags = np.asarray(status).astype("u1")
-            if flags.shape != (n,):
-                raise DatasetError(f"status of '{name}' has shape {flags.shape}, expected {(n,)}")
-        keep = (flags == Status.OK) | (flags == Status.NOT_CONVERGED)
-        if not keep.all():
-            if info.per == "site":
-                keep = np.repeat(keep, batch.n_sites)
-            data = np.array(data, dtype=info.dtype)
-            data[~keep] = info.fill
-        column = self._columns[f"sites/{name}" if info.per == "site" else f"results/{name}"]
-        column.pad(at)
-        column.append(data)
-        flag_column, process_column = (
-            self._columns[f"results/{name}_status"],
-            self._columns[f"results/{name}_process"],
-        )
-        flag_column.pad(self._rows)
-        flag_column.append(flags)
-        process_column.pad(self._rows)
-        self._put(process_column, f"process of {name}", np.full(n, -1) if process is None else process, n)
-
-    def _put(self, column: Column, name: str, block: Any, rows: int) -> None:
-        array = np.asarray(block)
-        if array.shape != (rows, *column.tail):
-            raise DatasetError(f"column '{name}' has shape {array.shape}, expected {(rows, *column.tail)}")
-        column.append(array)
+        self._store.append(batch, raw_ids, hashes, *rest)
 
     # -- tables -----------------------------------------------------------------------------------------------
 
@@ -510,27 +301,3 @@ def _ascii(ids: np.ndarray, n: int) -> np.ndarray:
         return ids.astype("S")
     except UnicodeEncodeError as error:
         raise DatasetError(f"entry ids must be ASCII: {error.object!r}") from error
-
-
-def _messages(messages: Sequence[str] | None, n: int) -> np.ndarray:
-    if messages is None:
-        return np.zeros(n, dtype="S1")
-    raw = []
-    for text in messages:
-        data = (text or "").encode()
-        if len(data) > MESSAGE_WIDTH:  # cut between characters
-            data = data[: MESSAGE_WIDTH - 3].decode(errors="ignore").encode() + "…".encode()
-        raw.append(data)
-    if len(raw) != n:
-        raise DatasetError(f"{len(raw)} messages for {n} structures")
-    return np.array(raw, dtype=f"S{max(max(map(len, raw), default=1), 1)}")
-
-
-def _finite(data: np.ndarray, info: PropertyInfo, batch: Batch) -> np.ndarray:
-    """Return whether each entry's value is there: finite, or not the integer fill."""
-    good = np.isfinite(data) if data.dtype.kind == "f" else data != info.fill
-    good = good.reshape(data.shape[0], -1).all(axis=1)
-    if info.per == "entry":
-        return good
-    bad = np.concatenate([[0], np.cumsum(~good)])
-    return bad[batch.ptr[1:]] == bad[batch.ptr[:-1]]
