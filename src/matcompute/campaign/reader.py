@@ -33,7 +33,7 @@ __all__ = ["STAGE_KEYS", "read_campaign", "validation_problems"]
 STAGE_KEYS: tuple[str, ...] = ("name", "calculator", "resources", "batch_size")
 #: British and American spelling, one meaning.
 _ALIASES = {"license": "licence", "center": "centres", "centers": "centres"}
-_HINT = "`matcompute campaign schema` prints all keys as a JSON Schema for your editor; `campaign new` writes an example"
+_HINT = "`matcompute campaign schema` prints all keys as a JSON Schema, `campaign new NAME` writes an example"
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
@@ -305,9 +305,7 @@ class _Reader:
             extra = field.json_schema_extra if field is not None else None
             unit = extra.get("unit") if isinstance(extra, dict) else None
             if isinstance(unit, str) and isinstance(value, str):
-                number = self.attempt(
-                    (*path, key), lambda value=value, unit=unit: parse_quantity(value, unit)
-                )
+                number = self.attempt((*path, key), partial(parse_quantity, value, unit))
                 if number is None:
                     del converted[key]  # already a problem; the default keeps the rest readable
                 else:

@@ -100,6 +100,7 @@ def campaign_schema() -> dict[str, Any]:
             body = {"anyOf": [{"type": "string"}, body]}
         elif not schema.get("required"):
             body = {"anyOf": [{"type": "null"}, body]}
+            stages.append({"const": kind})
         stages.append(_stage(kind, body))
 
     properties = header["properties"]

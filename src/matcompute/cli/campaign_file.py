@@ -95,8 +95,8 @@ def plan(file: Path, examples: int, as_json: bool) -> None:
         click.echo(line)
     Console(highlight=False).print(plan_table(result))
     click.echo(
-        f"upper bounds, on centre '{result.centre}' with {result.cores} cores if nothing else runs there; a gate may let "
-        "fewer through"
+        f"upper bounds (gates may let fewer through), on centre '{result.centre}' with {result.cores} cores "
+        "if nothing else runs there"
     )
     for line in warning_lines(result.warnings, file):
         click.echo(line)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -26,8 +26,9 @@ GROUP = "matcompute.structure_sources"
 def source(kind: str) -> StructureSource:
     """Return the source adapter registered under a key (an instance, whether a class or an object was given)."""
     adapter: Any = plugins.load(GROUP, kind)
-    made: StructureSource = adapter() if inspect.isclass(adapter) else adapter
-    return made
+    if inspect.isclass(adapter):
+        adapter = adapter()
+    return cast("StructureSource", adapter)
 
 
 class StructuresSpec(BaseModel):
