@@ -49,7 +49,10 @@ def column_problems(stages: Sequence[Stage], yaml_file: LocatedYaml) -> list[Pro
             except InputError as error:
                 key = "energy" if stage.kind == "hull" else "by" if stage.kind == "top" else "expression"
                 text = error.message if error.hint is None else f"{error.message}; {error.hint}"
-                problems.append(yaml_file.problem((*path, key), text))
+                where = (
+                    (*path, key) if (*path, key) in yaml_file.places else path
+                )  # shorthand: no key of its own
+                problems.append(yaml_file.problem(where, text))
         for name, unit in stage_columns(stage).items():
             known[name] = known[f"{stage.name}__{name}"] = unit
     return problems

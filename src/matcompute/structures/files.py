@@ -121,12 +121,12 @@ def _chosen(file: SourceFile, parameters: FilesParameters) -> Iterator[Frame | U
     """Yield the frames that ``index`` asks for; files are only counted first if it counts from the end."""
     wanted = frame_slice(parameters.index)
     if wanted == slice(None, None):
-        yield from read_frames(file.path, parameters.format)
+        yield from read_frames(file.path, parameters.format, file.name)
         return
     negative = any(value is not None and value < 0 for value in (wanted.start, wanted.stop))
-    total = count_frames(file.path, parameters.format) if negative else 2**62
+    total = count_frames(file.path, parameters.format, file.name) if negative else 2**62
     numbers = range(*wanted.indices(total))
-    for number, item in enumerate(read_frames(file.path, parameters.format)):
+    for number, item in enumerate(read_frames(file.path, parameters.format, file.name)):
         if number >= numbers.stop:
             return
         if number in numbers:

@@ -173,7 +173,7 @@ class _Ingest:
         _, first, counts = np.unique(
             np.packbits(present, axis=1), axis=0, return_index=True, return_counts=True
         )
-        for index, count in zip(first.tolist(), counts.tolist(), strict=True):
+        for index, count in sorted(zip(first.tolist(), counts.tolist(), strict=True)):
             system = tuple(np.flatnonzero(present[index]).tolist())
             known = report.systems.get(system)
             if known is not None:

@@ -50,11 +50,11 @@ def _open_text(path: Path) -> TextIO:
     return stream
 
 
-def _format(path: Path, given: str | None) -> str:
+def _format(name: str, given: str | None) -> str:
     if given is not None:
         return given
-    name = path.name.removesuffix(path.suffix) if path.suffix in _OPENERS else path.name
-    lower = name.lower()
+    suffix = Path(name).suffix
+    lower = (name.removesuffix(suffix) if suffix in _OPENERS else name).lower()
     if lower.endswith((".extxyz", ".xyz")):
         return "extxyz"
     if lower.endswith((".cif", ".mcif")):
@@ -64,7 +64,7 @@ def _format(path: Path, given: str | None) -> str:
     return ""
 
 
-def read_frames(path: Path, form: str | None = None) -> Iterator[Frame | Unreadable]:
+def read_frames(path: Path, form: str | None = None, name: str | None = None) -> Iterator[Frame | Unreadable]:
     """Yield every structure of a file in its order; what cannot be read comes as :class:`Unreadable`.
 
     Parameters
@@ -73,27 +73,39 @@ def read_frames(path: Path, form: str | None = None) -> Iterator[Frame | Unreada
         Any file that ASE reads, or else pymatgen; ``.gz``, ``.bz2`` and ``.xz`` too.
     form
         ASE format name; found out from the name and content if not given.
+    name
+        The file's own name, where ``path`` is a copy under another one.
     """
-    kind = _format(path, form)
+    kind = _format(Path(name or path).name, form)
     try:
         if kind == "extxyz":
             yield from _extxyz(path)
         elif kind == "cif":
             yield from _cif(path)
         else:
-            yield from _other(path, kind or None)
+            yield from _other(path, kind or _by_extension(path, name))
     except (OSError, EOFError, lzma.LZMAError) as error:
         yield Unreadable("unreadable", 0, _short(error))
 
 
-def count_frames(path: Path, form: str | None = None) -> int:
+def _by_extension(path: Path, name: str | None) -> str | None:
+    """Return ASE's format for a name's extension, where the path has lost it; None lets ASE look itself."""
+    from ase.io.formats import extension2format
+
+    suffix = Path(name).suffix[1:] if name is not None else ""
+    if not suffix or path.suffix == Path(name or "").suffix or suffix not in extension2format:
+        return None
+    return str(extension2format[suffix].name)
+
+
+def count_frames(path: Path, form: str | None = None, name: str | None = None) -> int:
     """Return how many frames :func:`read_frames` will yield; extended XYZ is only scanned, not parsed."""
-    if _format(path, form) == "extxyz":
+    if _format(Path(name or path).name, form) == "extxyz":
         try:
             return sum(1 for _ in _xyz_texts(path))
         except (OSError, EOFError, lzma.LZMAError):
             return 1
-    return sum(1 for _ in read_frames(path, form))
+    return sum(1 for _ in read_frames(path, form, name))
 
 
 def _short(error: BaseException) -> str:
