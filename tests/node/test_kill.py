@@ -31,6 +31,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, plugin_path: Any, requ
 def _finish(
     job: Any, undisturbed: dict[str, Any], same: Callable[..., None], before: set[str], ranks: int = 0
 ) -> None:
+    job.env["TEST_SLEEP"] = "0"
     finished = job.run(ranks=ranks)
     assert finished.returncode == 0, finished.stderr
     done = job.done()
