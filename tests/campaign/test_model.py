@@ -155,7 +155,7 @@ MISTAKES = [
     ("core_hours: 2", "core_hours: two", 29, "budget.core_hours", "number"),
     ("budget: {core_hours: 2}", "centres: [local, local]", 29, "centres", "twice"),
     ("title: Alloys", "title: Alloys\ntitle: More", 4, "title", "duplicate key 'title' (first on line 3)"),
-    ("title: Alloys", "title: Alloys\nlicense: MIT", 7, "licence", "mean the same"),
+    ("title: Alloys", "title: Alloys\nlicense: MIT", 4, "license", "mean the same"),
 ]
 
 
@@ -239,7 +239,7 @@ def test_schema_agrees_with_the_reader(tmp_path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     validator.validate(yaml.safe_load(GOOD))
-    beyond = (
+    beyond = [
         "licence",
         "orcid",
         "prototypes",
@@ -249,8 +249,8 @@ def test_schema_agrees_with_the_reader(tmp_path: Path) -> None:
         "duplicate",
         "twice",
         "quantity",
-        "unit",
-    )
+    ]
+    beyond += ["unit", "mean"]
     for old, new, _, key, words in MISTAKES:
         if any(word in key or word in words for word in beyond) or key in {"stages[6].top.by", "title"}:
             continue  # check digits, vocabularies that grow, units, columns

@@ -169,6 +169,21 @@ def test_collected_files_keep_their_names(folder: Path, tmp_path_factory: pytest
         assert [source.path for source in ds.sources] == ["campaign.yaml", "some.extxyz"]
 
 
+@pytest.mark.parametrize("name", ["POSCAR", "x.xsf", "x.yaml", "x.cif", "CONTCAR"])
+def test_copies_under_other_names_read_alike(tmp_path: Path, name: str) -> None:
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    if name == "x.yaml":
+        AseAtomsAdaptor.get_structure(atoms).to(str(tmp_path / name))
+    else:
+        write(tmp_path / name, atoms)
+    copy = tmp_path / f"0000-{name}.part"
+    copy.write_bytes((tmp_path / name).read_bytes())
+    report = ingest(specs({"files": name}), tmp_path, files=[[SourceFile(name, copy)]])
+    assert (report.n_kept, report.sources[0]["name"]) == (1, name)
+
+
 def test_unsupported_species(folder: Path) -> None:
     report = ingest(specs({"files": "some.extxyz"}), folder)
     count, missing, example = report.unsupported([29, 11, 17])

@@ -9,8 +9,10 @@ import lzma
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -83,19 +85,10 @@ def read_frames(path: Path, form: str | None = None, name: str | None = None) ->
         elif kind == "cif":
             yield from _cif(path)
         else:
-            yield from _other(path, kind or _by_extension(path, name))
+            with _under_its_name(path, name) as own:
+                yield from _other(own, kind or None)
     except (OSError, EOFError, lzma.LZMAError) as error:
         yield Unreadable("unreadable", 0, _short(error))
-
-
-def _by_extension(path: Path, name: str | None) -> str | None:
-    """Return ASE's format for a name's extension, where the path has lost it; None lets ASE look itself."""
-    from ase.io.formats import extension2format
-
-    suffix = Path(name).suffix[1:] if name is not None else ""
-    if not suffix or path.suffix == Path(name or "").suffix or suffix not in extension2format:
-        return None
-    return str(extension2format[suffix].name)
 
 
 def count_frames(path: Path, form: str | None = None, name: str | None = None) -> int:
@@ -106,6 +99,19 @@ def count_frames(path: Path, form: str | None = None, name: str | None = None) -
         except (OSError, EOFError, lzma.LZMAError):
             return 1
     return sum(1 for _ in read_frames(path, form, name))
+
+
+@contextmanager
+def _under_its_name(path: Path, name: str | None) -> Iterator[Path]:
+    """Give a copy its own name back: readers go by names such as OUTCAR, not only by content."""
+    wanted = Path(name or path).name
+    if wanted == path.name:
+        yield path
+        return
+    with TemporaryDirectory(prefix="matcompute-source-") as folder:
+        link = Path(folder) / wanted
+        link.symlink_to(path.absolute())
+        yield link
 
 
 def _short(error: BaseException) -> str:
