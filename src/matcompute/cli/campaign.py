@@ -26,6 +26,7 @@ campaign = LazyGroup(
     name="campaign",
     help="Check, plan, run and watch campaigns.",
     lazy={
+        "new": ("matcompute.cli.campaign_file:new", "Write a commented campaign file to start from."),
         "check": ("matcompute.cli.campaign_file:check", "Check a campaign file; touches nothing."),
         "plan": ("matcompute.cli.campaign_file:plan", "Tell what a campaign would compute, and its cost."),
         "schema": ("matcompute.cli.campaign_file:schema", "Print the JSON Schema of campaign files."),
