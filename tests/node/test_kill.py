@@ -142,6 +142,23 @@ def test_signal_stops_cleanly(
     _finish(job, undisturbed, same, set(job.done()), ranks)
 
 
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_signal_with_the_last_structures_in_flight(
+    make_job: Callable[..., Any], make_alloys: Callable[..., Any], ranks: int
+) -> None:
+    job = make_job(structures=make_alloys(2), parameters={"fmax": 1e-6}, calculator="slow")
+    job.env["TEST_SLEEP"] = "0.3"
+    with job.start(ranks=ranks) as process:
+        end = time.monotonic() + 30
+        while job.starts() < 2:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert job.summary["counts"] == {"not_attempted": 2}
+
+
 def _alive(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as handle:  # noqa: PTH123

@@ -56,10 +56,11 @@ class StopRequest:
     @property
     def reason(self) -> str | None:
         """``walltime``, a signal's name, or None while the work may go on."""
-        if self.signal is not None:
-            return signal.Signals(self.signal).name
+        # The walltime first: at its end the supervisor signals the workers as well.
         if self.stop_at is not None and time.monotonic() >= self.stop_at:
             return "walltime"
+        if self.signal is not None:
+            return signal.Signals(self.signal).name
         return self._asked
 
 

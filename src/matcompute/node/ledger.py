@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -115,7 +115,7 @@ class Ledger:
             else:
                 todo.append(index)
         # A stable sort: the order of equal costs, and with it the whole run, is the same each time.
-        order = np.argsort(-job.costs()[todo], kind="stable") if todo else []
+        order: Any = np.argsort(-job.costs()[todo], kind="stable") if todo else []
         self.queue: deque[tuple[int, int]] = deque((todo[i], 1) for i in order)
 
     def __len__(self) -> int:
@@ -154,6 +154,8 @@ class Ledger:
                 self.tally.add(self.job.ids[event.index], event.status, event.message)
             elif isinstance(event, Lost):
                 self._book_lost(event)
+            else:
+                self.queue.appendleft((event.index, 1))
 
     def _book_lost(self, event: Lost) -> None:
         if event.attempt == 1 and not event.timed_out:

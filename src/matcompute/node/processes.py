@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from matcompute.node.crew import Crew
 from matcompute.node.errors import NodeError
@@ -75,7 +75,7 @@ def grace_s(job: Job) -> float:
     return max(2.0, 0.5 * job.margin_s) if job.spec.walltime_s is not None else 20.0
 
 
-def raise_failure(event: Failed) -> None:
+def raise_failure(event: Failed) -> NoReturn:
     """Raise what a worker told as the error that ends the job."""
     message, _, hint = event.text.partition("\n  hint: ")
     error = NodeError(message, hint=hint or None)

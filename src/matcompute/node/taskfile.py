@@ -36,7 +36,7 @@ class TaskFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
 
-    schema_: Literal["matcompute.task/v1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["matcompute.task/v1"] = Field("matcompute.task/v1", alias="schema")
     task: str = Field(description="Entry point in the group matcompute.tasks.")
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Of the task's own model, canonical units."
