@@ -29,13 +29,13 @@ _PREFERRED = (
     "energy_per_atom",
 )
 _SHORT = {
-    "e_above_hull": "E above hull",
-    "formation_energy": "formation energy",
+    "e_above_hull": "E hull",
+    "formation_energy": "ΔE form",
     "bulk_modulus": "B₀",
     "bulk_modulus_derivative": "B₀′",
     "equilibrium_volume": "V₀",
-    "volume_per_atom": "volume/atom",
-    "energy_per_atom": "energy/atom",
+    "volume_per_atom": "V",
+    "energy_per_atom": "E",
 }
 _DIGITS = {"eV/atom": 3, "GPa": 1, "angstrom^3/atom": 2, "1": 2}
 
@@ -71,9 +71,16 @@ class Report:
 
     def table(self) -> Table:
         """Return the entries as a rich table."""
+        from rich import box
         from rich.table import Table
 
-        table = Table(title=self.title, caption=self.selection or None, title_justify="left")
+        table = Table(
+            title=self.title,
+            caption=self.selection or None,
+            title_justify="left",
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+        )
         table.add_column("formula", no_wrap=True)
         for name, unit in self.columns:
             shown = format_unit(unit)
@@ -129,7 +136,7 @@ def build_report(dataset: Path, out: Path | None = None, *, limit: int = 20) -> 
         # Once the equation of state has given a volume, the relaxed one says the same twice.
         if ("equilibrium_volume", "angstrom^3/atom") in columns:
             columns = [column for column in columns if column[0] != "volume_per_atom"]
-        columns = columns[:6]
+        columns = columns[:5]
         values = {name: _values(data, name) for name, _ in columns}
         chosen, why = _chosen(data)
         order = _order(chosen, values, data)[:limit]
