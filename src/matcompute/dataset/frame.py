@@ -49,7 +49,7 @@ def _series(
         info, values = dataset.properties[name], dataset.column(name, rows)
         if values.ndim == 1:
             return [(name, values, info.units)]
-        flat = values.reshape(values.shape[0], -1)
+        flat = values.reshape(values.shape[0], int(np.prod(values.shape[1:])))
         return [(f"{name}_{part}", flat[:, k], info.units) for k, part in enumerate(info.components)]
     if name in ("n_sites", *ENTRY_COLUMNS, *TEXT_COLUMNS):
         values = dataset.entry_column(name, rows)
@@ -58,7 +58,7 @@ def _series(
         unit = ENTRY_COLUMNS[name].units if name in ENTRY_COLUMNS else ""
         if values.ndim == 1:
             return [(name, values, unit)]
-        flat = values.reshape(values.shape[0], -1)
+        flat = values.reshape(values.shape[0], int(np.prod(values.shape[1:])))
         return [(f"{name}_{k}", flat[:, k], unit) for k in range(flat.shape[1])]
     if name.removesuffix("_status") in dataset.properties:
         return [(name, dataset.status(name.removesuffix("_status"), rows), "")]

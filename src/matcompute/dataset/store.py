@@ -260,7 +260,7 @@ def _messages(messages: Sequence[str] | None, n: int) -> np.ndarray:
 def _finite(data: np.ndarray, info: PropertyInfo, batch: Batch) -> np.ndarray:
     """Return whether each entry's value is there: finite, or not the integer fill."""
     good = np.isfinite(data) if data.dtype.kind == "f" else data != info.fill
-    good = good.reshape(data.shape[0], -1).all(axis=1)
+    good = good.all(axis=tuple(range(1, data.ndim)))
     if info.per == "entry":
         return good
     bad = np.concatenate([[0], np.cumsum(~good)])

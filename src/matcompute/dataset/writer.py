@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -76,6 +77,7 @@ class DatasetWriter:
         self._methods: list[Method] = []
         self._sources: list[Source] = []
         self._selections: dict[str, Selection] = {}
+        self._inherited: dict[str, Selection] = {}
         self._provenance = Provenance()
         self._ids = IdIndex()
         self._open = True
@@ -89,7 +91,7 @@ class DatasetWriter:
         """Open a finished dataset to add entries, methods, sources, selections or provenance.
 
         The writer works on a copy, which replaces the file on close: a crash at any point leaves the old file, and
-        readers that have it open keep what they see.
+        readers that have it open keep what they see. Entries that are added have passed none of the old selections.
         """
         from matcompute.dataset.reader import Dataset
 
@@ -105,7 +107,7 @@ class DatasetWriter:
         writer = cls.__new__(cls)
         writer.path = Path(path)
         writer._setup(target, "r+", metadata, gzip_level)
-        writer._methods, writer._sources, writer._selections = methods, sources, selections
+        writer._methods, writer._sources, writer._inherited = methods, sources, selections
         writer._provenance = provenance
         with writer._writing():
             writer._ids.add(ids, writer.path)
@@ -170,6 +172,11 @@ class DatasetWriter:
         """Complete the file and put it in place."""
         if not self._open:
             return
+        for name, selection in self._inherited.items():
+            if name not in self._selections:  # what was appended has passed no gate
+                mask = np.zeros(len(self), dtype=bool)
+                mask[: selection.mask.shape[0]] = selection.mask
+                self._selections[name] = replace(selection, mask=mask)
         for selection in self._selections.values():
             if selection.mask.shape != (len(self),):
                 self.abort()
