@@ -80,6 +80,8 @@ class Report:
             title_justify="left",
             caption_justify="left",
             box=box.SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
         )
         table.add_column("formula", no_wrap=True)
         for name, unit in self.columns:
