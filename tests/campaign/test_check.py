@@ -166,3 +166,30 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no such file" in str(failed.exception)
     # Nothing but the file that `new` wrote.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.yaml"]
+
+
+@pytest.mark.slow
+def test_a_run_is_refused_before_anything_is_registered(tmp_path: Path) -> None:
+    """`campaign run` makes the same checks: a graded campaign starts on no centre below its grade."""
+    import os
+    import subprocess
+    import sys
+
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {k: v for k, v in os.environ.items() if k not in {"AIIDA_PATH", "MATCOMPUTE_WORKSPACE"}}
+    environment |= {"HOME": str(home)}
+
+    def matcompute(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).parent / "matcompute"), *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    assert matcompute("init").returncode == 0
+    campaign(tmp_path, STRUCTURES, STAGES, grade="core")
+    done = matcompute("campaign", "run", "c.yaml")
+    assert done.returncode == 2
+    assert "cleared for 'general'" in done.stderr
+    assert "c.yaml:8" in done.stderr
+    assert json.loads(matcompute("campaign", "list", "--json").stdout or "[]") == []

@@ -64,12 +64,19 @@ def test_counts(campaign: Campaign) -> None:
     assert rows == [
         ("relax", 11, 13, 1),  # with the two references
         ("hull", 11, 0, 0),
-        ("eos", 11, 11, 3),  # references end at the gate; four a batch
+        ("eos", 11, 11, 3),  # references end at the hull; four a batch
         ("top", 3, 0, 0),
         ("static", 3, 3, 1),
     ]
     assert made.tasks == 27
     assert made.cores == 4
+
+
+def test_references_go_to_the_last_hull(campaign: Campaign) -> None:
+    text = TEXT.replace("  - top:", "  - hull: {name: again, energy: relax}\n  - top:")
+    (campaign.base_dir / "two.yaml").write_text(text)
+    made = plan(Campaign.load(campaign.base_dir / "two.yaml"), centres={"local": Centre()})
+    assert [s.tasks for s in made.stages] == [13, 0, 13, 0, 0, 3]
 
 
 def test_core_hours_are_the_costs_of_the_structures(campaign: Campaign) -> None:

@@ -72,14 +72,16 @@ def start(workspace: Workspace, state: State, file: Path, *, name: str | None = 
     InputError
         If the file has problems, or a campaign of that name exists and the file now says something else.
     """
+    from matcompute.campaign.check import check_campaign
     from matcompute.campaign.model import Campaign
+    from matcompute.centres import local_centre
 
     campaign = Campaign.load(file)
     text = Path(file).read_text(encoding="utf-8")
     chosen = name or campaign.name
     _check_name(chosen)
-    for spec in campaign.structures:
-        spec.files(campaign.base_dir)  # a file that is not there is said now, not in a log
+    # Missing files, absent packages, a centre without clearance: said now, not in a log.
+    check_campaign(campaign, centres={"local": local_centre(workspace)}, structures=False)
     wanted = digest(campaign)
     hours = campaign.budget.core_hours
     budget = None if hours is None else 3600.0 * hours

@@ -142,22 +142,23 @@ def plan(
     assert report is not None
     centre = max(campaign.centres, key=lambda name: (centres[name].cores, name))
     cores = max(1, centres[centre].cores)
-    everything = _expand(report.n_sites)
+    references = _expand(report.n_sites_references)
     own = _expand(report.n_sites - report.n_sites_references)
-    left, limit, before_gates = len(own), None, True
+    hulls = [index for index, stage in enumerate(campaign.stages) if stage.is_gate and stage.kind == "hull"]
+    last_hull = hulls[-1] if hulls else -1
+    left = len(own)
     stages = []
-    for stage in campaign.stages:
+    for index, stage in enumerate(campaign.stages):
         if stage.is_gate:
-            # References serve the gates and pass none; what enters may all pass, `top` excepted.
+            # All that enters may pass, `top` excepted.
             if stage.kind == "top":
                 left = min(left, int(stage.parameters["n"]))
-                limit = left
-            before_gates = False
             stages.append(_gate(stage, left))
             continue
-        sites = everything if before_gates else own
-        # After `top`, the bound takes the costliest that may be left.
-        sites = sites if limit is None else np.sort(own)[::-1][:limit]
+        # After `top`, the bound takes the costliest that may be left. References go as far as the last hull.
+        sites = np.sort(own)[::-1][:left]
+        if index < last_hull:
+            sites = np.concatenate([sites, references])
         stages.append(_compute(stage, sites, left, cores))
     result = Plan(campaign, report, stages, centre, cores, list(checked.warnings))
     if result.within_budget is False:
