@@ -34,7 +34,9 @@ def _job_runs(node):
 
 
 @pytest.mark.parametrize("delay", [0.0, 1.0])
-@pytest.mark.parametrize("victims", [("worker",), ("broker",), ("supervisor",), ("supervisor", "worker", "broker")])
+@pytest.mark.parametrize(
+    "victims", [("worker",), ("broker",), ("supervisor",), ("supervisor", "worker", "broker")]
+)
 def test_a_batch_survives(victims, delay, workspace, write_shard, submit_batch, wait_for):
     before = workspace.ensure_daemon()
     node = submit_batch(_slow_shard(write_shard), processes=1)
@@ -94,7 +96,9 @@ def test_a_lost_task_is_made_again(workspace, write_shard, submit_batch, wait_fo
         node = submit_batch(write_shard())
         deadline = time.monotonic() + 10
         files = DaemonFiles.of(workspace)
-        while time.monotonic() < deadline and not any(p.is_file() for q in files.queues for p in q.glob("*.json")):
+        while time.monotonic() < deadline and not any(
+            p.is_file() for q in files.queues for p in q.glob("*.json")
+        ):
             time.sleep(0.05)
         _kill(status.supervisor, status.worker, status.broker)
         for queue in files.queues:
