@@ -41,7 +41,7 @@ SITE_CHUNK = 8192
 TABLE_CHUNK = 64
 #: File features of HDF5 1.10: checksummed metadata, and every reader since 2016 opens it.
 LIBVER = ("v110", "v110")
-#: Level 1: higher levels cost two to five times the time for a few per cent (benchmarks/dataset_io.py).
+#: Level 1: level 6 takes half as long again and saves one per cent (benchmarks/results/dataset_io.json).
 GZIP_LEVEL = 1
 #: HDF5 filter ids in their order: shuffle, deflate, fletcher32.
 FILTERS = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32)

@@ -192,7 +192,7 @@ class Dataset:
         UnknownNameError
             If the file has no such property; the nearest spelling is given.
         """
-        info = self._property(name)
+        info = self.property_info(name)
         if info.per == "entry":
             return take(self.file["results"][name], resolve_rows(rows, self._n))
         selection, _ = self.site_selection(rows)
@@ -200,15 +200,16 @@ class Dataset:
 
     def status(self, name: str, rows: Rows = None) -> np.ndarray:
         """Return the `Status` of a property for each entry, u1[n]."""
-        self._property(name)
+        self.property_info(name)
         return take(self.file["results"][f"{name}_status"], resolve_rows(rows, self._n))
 
     def process(self, name: str, rows: Rows = None) -> np.ndarray:
         """Return the row of `provenance` that gave each value, i4[n]; -1 where unknown."""
-        self._property(name)
+        self.property_info(name)
         return take(self.file["results"][f"{name}_process"], resolve_rows(rows, self._n))
 
-    def _property(self, name: str) -> PropertyInfo:
+    def property_info(self, name: str) -> PropertyInfo:
+        """Return unit, shape and definition of a property of this file."""
         if name not in self.properties:
             raise unknown_name("property", name, self.properties, self.path)
         return self.properties[name]

@@ -58,9 +58,8 @@ def trace_value(dataset: Dataset, entry: str | int, name: str) -> list[TraceStep
     UnknownNameError
         If the entry or the property is not there.
     """
-    dataset._property(name)
+    info = dataset.property_info(name)
     found = dataset[entry]
-    info = dataset.properties[name]
     steps = [_value(found, name, info)]
     rows = slice(found.row, found.row + 1)
     row = int(dataset.process(name, rows)[0])
