@@ -126,7 +126,7 @@ def test_a_killed_job_script_leaves_nothing_computed_twice(workspace, write_shar
     _kill(int(job.get_job_id()))
     wait_for(node, timeout=120)
     assert node.is_finished_ok, node.exit_message
-    assert [child.exit_status for child in node.called][0] == 300
+    assert node.called[0].exit_status == 300
     retrieved = node.called[-1].outputs.retrieved.base.repository
     done = [
         json.loads(line)["id"]
