@@ -278,6 +278,7 @@ class _Block:
         }
         self.entry["method_index"] = np.full(n, -1, dtype="i4")
         self.entry["attempt"] = np.zeros(n, dtype="u1")
+        self.label = base.entry_column("label", rows).tolist()
         self.message = np.asarray(base.entry_column("message", rows)).astype(object)
 
     def take(self, part: _Part, mine: np.ndarray, at: np.ndarray, maker: str | None) -> None:
@@ -366,7 +367,7 @@ class _Block:
             site_results={name: values for name, values in self.values.items() if per[name] == "site"},
             status=self.status,
             process=self.process,
-            entry={**self.entry, "message": self.message.tolist()},
+            entry={**self.entry, "label": self.label, "message": self.message.tolist()},
         )
 
 

@@ -51,7 +51,7 @@ class Report:
     columns
         ``(name, unit)`` of the table's numbers.
     rows
-        Per entry: id, formula and the numbers (None where there is none).
+        Per entry: id, formula, its name in the source and the numbers (None where there is none).
     funnel
         ``(gate, its expression, entries that passed)`` in order.
     failures
@@ -63,7 +63,7 @@ class Report:
     dataset: Path
     title: str
     columns: list[tuple[str, str]]
-    rows: list[tuple[str, str, list[float | None]]]
+    rows: list[tuple[str, str, str, list[float | None]]]
     funnel: list[tuple[str, str, int]]
     failures: dict[str, int]
     selection: str = ""
@@ -87,13 +87,14 @@ class Report:
         for name, unit in self.columns:
             shown = format_unit(unit)
             table.add_column(_SHORT.get(name, name) + (f"\n{shown}" if shown else "\n"), justify="right")
+        table.add_column("what", no_wrap=True)
         table.add_column("entry", no_wrap=True, style="dim")
-        for entry, formula, numbers in self.rows:
+        for entry, formula, label, numbers in self.rows:
             cells = [
                 "–" if value is None else f"{value:.{_DIGITS.get(unit, 3)}f}"
                 for value, (_, unit) in zip(numbers, self.columns, strict=True)
             ]
-            table.add_row(formula, *cells, entry)
+            table.add_row(formula, *cells, label, entry)
         return table
 
     def as_json(self) -> dict[str, Any]:
@@ -107,9 +108,10 @@ class Report:
                 {
                     "id": entry,
                     "formula": formula,
+                    "label": label,
                     **dict(zip([n for n, _ in self.columns], numbers, strict=True)),
                 }
-                for entry, formula, numbers in self.rows
+                for entry, formula, label, numbers in self.rows
             ],
             "funnel": [{"gate": g, "expression": e, "passed": n} for g, e, n in self.funnel],
             "failures": self.failures,
@@ -143,13 +145,15 @@ def build_report(dataset: Path, out: Path | None = None, *, limit: int = 20) -> 
         chosen, why = _chosen(data)
         order = _order(chosen, values, data)[:limit]
         formulas = np.asarray(data.entry_column("formula"))
+        labels = np.asarray(data.entry_column("label"))
         ids = np.asarray(data.ids)
         report = Report(
             dataset=Path(dataset),
             title=data.metadata.title or Path(dataset).stem,
             columns=columns,
             rows=[
-                (str(ids[i]), str(formulas[i]), [_number(values[n][i]) for n, _ in columns]) for i in order
+                (str(ids[i]), str(formulas[i]), str(labels[i]), [_number(values[n][i]) for n, _ in columns])
+                for i in order
             ],
             funnel=[
                 (name, s.expression, int(np.count_nonzero(s.mask))) for name, s in data.selections.items()

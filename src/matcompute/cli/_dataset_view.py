@@ -154,6 +154,7 @@ def print_entry(console: Console, entry: Entry, dataset: Dataset) -> None:
         "selections": ", ".join(entry.selections),
         "method": entry.method.name if entry.method else "",
         "source": f"{entry.source.path}:{entry.source_line}" if entry.source else "",
+        "label": entry.label,
         "message": entry.message,
     }
     for name, value in lines.items():
@@ -191,6 +192,7 @@ def entry_json(entry: Entry) -> dict[str, Any]:
         "statuses": {n: s.label for n, s in entry.statuses.items()},
         "quality": [str(q.name).lower() for q in type(entry.quality) if q in entry.quality],
         "selections": list(entry.selections),
+        "label": entry.label,
         "message": entry.message,
         "attempt": entry.attempt,
         "source": entry.source.path if entry.source else None,

@@ -35,6 +35,7 @@ class Entry:
     units: dict[str, str] = field(default_factory=dict)
     statuses: dict[str, Status] = field(default_factory=dict)
     quality: Quality = field(default_factory=lambda: Quality(0))
+    label: str = ""
     message: str = ""
     attempt: int = 0
     method: Method | None = None
@@ -71,6 +72,7 @@ class Entry:
             units={name: info.units for name, info in dataset.properties.items()},
             statuses={name: Status(int(dataset.status(name, rows)[0])) for name in dataset.properties},
             quality=Quality(int(one("quality"))),
+            label=str(one("label")),
             message=str(one("message")),
             attempt=int(one("attempt")),
             method=dataset.methods[method] if 0 <= method < len(dataset.methods) else None,

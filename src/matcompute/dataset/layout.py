@@ -12,7 +12,7 @@ from matcompute.dataset.status import Quality
 __all__ = ["ENTRY_COLUMNS", "TEXT_COLUMNS", "EntryColumn"]
 
 #: Text columns of ``/entries`` whose width depends on the content.
-TEXT_COLUMNS: tuple[str, ...] = ("id", "formula", "message")
+TEXT_COLUMNS: tuple[str, ...] = ("id", "formula", "label", "message")
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,8 @@ def _copy(
     }
     entry["method_index"] = _mapped(dataset.entry_column("method_index", chosen), methods)
     entry["source_index"] = _mapped(dataset.entry_column("source_index", chosen), sources)
-    entry["message"] = dataset.entry_column("message", chosen).tolist()
+    for name in ("label", "message"):
+        entry[name] = dataset.entry_column(name, chosen).tolist()
     names = dataset.properties
     writer.append(
         dataset.batch(chosen),

@@ -149,6 +149,7 @@ class ColumnStore:
             _put(column, name, block, n)
         self._text["id"].append(ids)
         self._text["formula"].append(formula_bytes(batch.numbers, batch.ptr))
+        self._text["label"].append(_messages(entry.get("label"), n))
         self._text["message"].append(_messages(entry.get("message"), n))
         _put(self._columns["sites/atomic_number"], "atomic_number", batch.numbers, m)
         _put(self._columns["sites/position"], "position", batch.positions, m)

@@ -136,8 +136,8 @@ def read_sources(file: h5py.File) -> list[Source]:
     return [Source(p, d, uuid_text(u) or None) for p, d, u in zip(paths, digests, uuids)]
 
 
-def write_selection(file: h5py.File, selection: Selection) -> None:
-    """Write one dataset of ``/selections``."""
+def write_selection(file: h5py.File, selection: Selection, position: int) -> None:
+    """Write one dataset of ``/selections``; ``position`` keeps the order of the gates."""
     group = file.require_group("selections")
     if selection.name in group:
         old = group[selection.name]
@@ -149,12 +149,15 @@ def write_selection(file: h5py.File, selection: Selection) -> None:
     )
     set_attr(dataset, "expression", selection.expression)
     set_attr(dataset, "inputs", list(selection.inputs))
+    dataset.attrs.create("position", position, dtype="i4")
     dataset.attrs.create("flag_values", np.array([0, 1], dtype="u1"))
     set_attr(dataset, "flag_meanings", "not_selected selected")
 
 
 def read_selections(file: h5py.File) -> dict[str, Selection]:
-    """Read ``/selections``."""
+    """Read ``/selections``, in the order of the gates."""
+    group = file["selections"]
+    ordered = sorted(group.items(), key=lambda item: (int(item[1].attrs.get("position", 0)), item[0]))
     return {
         name: Selection(
             name,
@@ -162,7 +165,7 @@ def read_selections(file: h5py.File) -> dict[str, Selection]:
             get_attr(item, "expression"),
             tuple(json.loads(get_attr(item, "inputs", "[]"))),
         )
-        for name, item in file["selections"].items()
+        for name, item in ordered
     }
 
 

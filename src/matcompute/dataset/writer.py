@@ -196,8 +196,8 @@ class DatasetWriter:
         tables.write_methods(file, self._methods)
         tables.write_sources(file, self._sources)
         tables.write_provenance(file, self._provenance)
-        for selection in self._selections.values():
-            tables.write_selection(file, selection)
+        for position, selection in enumerate(self._selections.values()):
+            tables.write_selection(file, selection, position)
         file.flush()
 
     # -- rows -------------------------------------------------------------------------------------------------

@@ -227,6 +227,7 @@ class _Ingest:
                 "source_index": lookup[block.source_index],
                 "source_line": block.source_line.astype(np.int64),
                 "quality": np.full(len(block), block.quality, dtype=np.uint32),
+                "label": list(block.label),
             },
         )
 
