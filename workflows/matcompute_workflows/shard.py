@@ -110,15 +110,9 @@ class ShardData(SinglefileData):
 
     def _loose_object(self) -> Path | None:
         """Return the path of the object in the store if it is a plain file there."""
-        if not self.is_stored:
-            return None
-        try:
-            key = self.base.repository.get_object(self.filename).key
-            container = self.backend.get_repository().container  # type: ignore[attr-defined]
-            path = Path(container._get_loose_path_from_hashkey(key))
-        except (AttributeError, FileNotFoundError):
-            return None
-        return path if os.access(path, os.R_OK) else None
+        with self.base.repository.open(self.filename, mode="rb") as handle:
+            name = getattr(handle, "name", None)  # an object inside a pack has none
+        return Path(name) if isinstance(name, str) and os.access(name, os.R_OK) else None
 
     @contextmanager
     def open(self, path: Any = None, mode: str | None = None) -> Iterator[Any]:

@@ -39,6 +39,9 @@ def cli() -> None:
 @click.option(
     "--dry-run", is_flag=True, help="Check everything, print the estimate as JSON, compute nothing."
 )
+@click.option(
+    "--collect", is_flag=True, help="Compute nothing: write the result shard from what the checkpoint holds."
+)
 def run(
     task: Path,
     processes: int | None,
@@ -48,6 +51,7 @@ def run(
     mpi: bool | None,
     slots: str | None,
     dry_run: bool,
+    collect: bool,
 ) -> None:
     """Compute the structures of TASK (a task.json), or continue from its checkpoint.
 
@@ -67,7 +71,7 @@ def run(
     if dry_run:
         _print_json(runner.dry_run(task, overrides))
         return
-    outcome = runner.run(task, overrides, mpi=mpi)
+    outcome = runner.run(task, overrides, mpi=mpi, collect=collect)
     if outcome.text and not outcome.quiet:
         label = "stopped: " if outcome.exit_code == 75 else "error: "
         click.echo(click.style(label, fg="red", bold=True) + outcome.text, err=True)

@@ -36,7 +36,13 @@ class Outcome:
         self.quiet = quiet
 
 
-def run(path: Path, overrides: Mapping[str, Any] | None = None, *, mpi: bool | None = None) -> Outcome:
+def run(
+    path: Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    mpi: bool | None = None,
+    collect: bool = False,
+) -> Outcome:
     """Run a task file to its end, to its walltime or to the first signal.
 
     Parameters
@@ -47,6 +53,8 @@ def run(path: Path, overrides: Mapping[str, Any] | None = None, *, mpi: bool | N
         Fields of the task file replaced by the command line.
     mpi
         Whether this process is a rank of an MPI job; None: look at the launcher's environment.
+    collect
+        Compute nothing: write the result shard from what the checkpoint holds, the rest as not attempted.
     """
     from matcompute.node.mpi import launched_ranks
 
@@ -64,6 +72,8 @@ def run(path: Path, overrides: Mapping[str, Any] | None = None, *, mpi: bool | N
         margin = head.get("margin_s", 60.0)
         margin = float(margin) if isinstance(margin, int | float) else 60.0
         request.stop_at = started + walltime - min(margin, 0.2 * walltime)
+    if collect:
+        return _Collect(path, overrides, request, started, ranks=1).execute()
     under_mpi = launched_ranks() > 0 if mpi is None else mpi
     if under_mpi:
         return _run_rank(path, overrides, head, request, started)
@@ -174,6 +184,32 @@ class _Run:
         with contextlib.suppress(NodeError, OSError):
             self.summary.finish("error", int(code), self.tally, text)
         return Outcome(code, text)
+
+
+class _Collect(_Run):
+    """A job that was given up: what is finished becomes a result shard."""
+
+    def _locked(self) -> Outcome:
+        from matcompute.dataset import Status
+        from matcompute.node.checkpoint import read_checkpoint
+        from matcompute.node.job import Job
+        from matcompute.node.ledger import Ledger
+        from matcompute.node.records import Record
+        from matcompute.node.results import write_results
+
+        job = Job.load(self.path, self.overrides)
+        keys = [job.key(i) for i in range(len(job.ids))]
+        records = read_checkpoint(job.checkpoint, keys)
+        self.tally = Ledger(job, records, self.ranks).tally
+        self.summary.describe(job)
+        left = [key for key in keys if key not in records]
+        missing = {key: Record(*key, int(Status.NOT_ATTEMPTED), cpu_s=float("nan")) for key in left}
+        write_results(job, records | missing)
+        if not left:
+            return self._end(ExitCode.FINISHED, "finished", "")
+        return self._end(
+            ExitCode.STOPPED_EARLY, "partial", f"collected; {len(left)} of {len(keys)} are not attempted"
+        )
 
 
 def _run_rank(
