@@ -71,7 +71,7 @@ class BatchCalculation(CalcJob):
             required=False,
             help="Folder of the job whose work goes on.",
         )
-        options = spec.inputs["metadata"]["options"]
+        options: Any = spec.inputs["metadata"]["options"]  # type: ignore[index]
         options["parser_name"].default = "matcompute.batch"
         options["resources"].default = lambda: {"num_machines": 1, "num_mpiprocs_per_machine": 1}
         options["withmpi"].default = False

@@ -61,7 +61,7 @@ def build_batch(
         raise ValueError(f"unknown resources {sorted(unknown)}; known: {sorted(wanted)}")
     wanted.update(resources or {})
 
-    builder = BatchWorkChain.get_builder()
+    builder: Any = BatchWorkChain.get_builder()
     builder.metadata.label = label
     builder.metadata.description = description
     builder.batch.code = centre.codes["matcompute-node"]

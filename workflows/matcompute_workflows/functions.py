@@ -138,7 +138,7 @@ def merge_campaign(parameters: Dict, structures: ShardData, **shards: ShardData)
     from matcompute_workflows.merging import write_dataset
 
     settings = parameters.get_dict()
-    process = Process.current()
+    process: Any = Process.current()
     with tempfile.TemporaryDirectory(prefix="matcompute-merge-") as name:
         path = Path(name) / "dataset.h5"
         write_dataset(

@@ -136,7 +136,7 @@ def _edges(pks: set[int], *, incoming: bool) -> Iterator[tuple[int, str, str, in
     for chunk in _chunks(pks):
         query = QueryBuilder()
         query.append(ProcessNode, tag="process", filters={"id": {"in": chunk}}, project=["id"])
-        relation = {"with_outgoing" if incoming else "with_incoming": "process"}
+        relation: dict[str, Any] = {"with_outgoing" if incoming else "with_incoming": "process"}
         query.append(
             Data,
             **relation,

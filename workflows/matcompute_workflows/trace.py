@@ -66,12 +66,13 @@ def trace_value(path: Path | str, entry: str | int, name: str) -> list[TraceStep
             raise TraceError(f"{path}: '{name}' of entry '{entry_id}' was computed by no process")
         uuid = uuid_text(dataset.provenance.process_uuid[process_row])
     try:
-        process = load_node(uuid)
+        process = load_node(uuid, sub_classes=(ProcessNode,))
     except Exception as error:
         raise TraceError(
             f"process {uuid}, which gave '{name}' of entry '{entry_id}', is not in the loaded AiiDA profile",
             hint="run it in the workspace that made the dataset",
         ) from error
+    assert isinstance(process, ProcessNode)
     return walk_back(process, entry_id)
 
 
@@ -126,7 +127,7 @@ def walk_back(process: ProcessNode, entry_id: str) -> list[TraceStep]:
 def _holding(shards: list[ShardData], entry_id: str) -> tuple[ShardData, int] | None:
     from matcompute.dataset import UnknownNameError
 
-    for shard in sorted(shards, key=lambda node: node.pk, reverse=True):
+    for shard in sorted(shards, key=lambda node: node.pk or 0, reverse=True):
         with shard.dataset() as dataset:
             try:
                 return shard, dataset.find(entry_id)

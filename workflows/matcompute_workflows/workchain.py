@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiida.common import AttributeDict
 from aiida.engine import (
     BaseRestartWorkChain,
     ExitCode,
     ProcessHandlerReport,
-    ProcessSpec,
     ToContext,
     if_,
     process_handler,
@@ -43,16 +44,17 @@ class BatchWorkChain(BaseRestartWorkChain):
     _process_class = BatchCalculation
 
     @classmethod
-    def define(cls, spec: ProcessSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         """Define inputs, outline, outputs and exit codes."""
         super().define(spec)
         spec.expose_inputs(BatchCalculation, namespace="batch", exclude=("metadata.computer",))
         spec.inputs["max_iterations"].default = lambda: Int(20)
+        step: Any = cls  # AiiDA types a step as taking a WorkChain, not the class that has it
         spec.outline(
-            cls.setup,
-            while_(cls.should_run_process)(cls.run_process, cls.inspect_process),
-            if_(cls.should_collect)(cls.run_collect, cls.inspect_collect),
-            cls.results,
+            step.setup,
+            while_(step.should_run_process)(step.run_process, step.inspect_process),
+            if_(step.should_collect)(step.run_collect, step.inspect_collect),
+            step.results,
         )
         spec.output("results", valid_type=ShardData, required=False, help="Same entries as the input shard.")
         spec.output("summary", valid_type=Dict, required=False, help="Of the last job.")

@@ -20,7 +20,7 @@ __all__ = [
     "StorageBlock",
 ]
 
-SCHEMA = "matcompute.centre/v1"
+SCHEMA: Literal["matcompute.centre/v1"] = "matcompute.centre/v1"
 
 
 class _Block(BaseModel):
