@@ -51,7 +51,9 @@ class Site:
         (folder / "home").mkdir(exist_ok=True)
 
     # ------------------------------------------------------------------ commands
-    def matcompute(self, *arguments: str, check: bool = True, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def matcompute(
+        self, *arguments: str, check: bool = True, timeout: float = 240
+    ) -> subprocess.CompletedProcess[str]:
         """Run the command line as a user does."""
         result = subprocess.run(
             [str(PROGRAM), "-w", str(self.root), *arguments],
@@ -122,9 +124,9 @@ class Site:
         """Process id of the living dispatcher."""
         for process in psutil.process_iter(["cmdline"]):
             command = process.info["cmdline"] or []
-            if "matcompute.campaign.dispatcher" in command and str(self.root) in command:
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    return process.pid
+            ours = "matcompute.campaign.dispatcher" in command and str(self.root) in command
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                return process.pid
         return None
 
     def daemon(self, part: str) -> list[int]:

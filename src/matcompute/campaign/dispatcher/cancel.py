@@ -7,7 +7,7 @@ import logging
 from matcompute.campaign.dispatcher.nodes import find_process, load
 from matcompute.campaign.state import State
 from matcompute.campaign.state.batches import batches_of, release_batch
-from matcompute.campaign.state.campaigns import CampaignRow, set_campaign
+from matcompute.campaign.state.campaigns import CampaignRow, by_id, set_campaign
 from matcompute.campaign.state.models import BATCH_OPEN
 
 __all__ = ["cancel"]
@@ -18,6 +18,8 @@ LOGGER = logging.getLogger(__name__)
 def cancel(state: State, row: CampaignRow) -> bool:
     """Take a step towards the end of a cancelled campaign; return whether it is cancelled."""
     with state.write() as connection:
+        if by_id(connection, row.id).wanted != "cancel":
+            return False
         for batch in batches_of(connection, row.id, ["planned"]):
             release_batch(connection, batch, state="cancelled", message="cancelled by the user")
     with state.read() as connection:
@@ -36,6 +38,8 @@ def cancel(state: State, row: CampaignRow) -> bool:
     if batches:
         return False  # ended: collected in this round, then there are none
     with state.write() as connection:
+        if by_id(connection, row.id).wanted != "cancel":
+            return False  # taken up again meanwhile
         set_campaign(
             connection,
             row.id,

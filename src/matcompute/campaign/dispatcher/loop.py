@@ -84,7 +84,7 @@ class Dispatcher:
         if self._daemon is not None:
             self._daemon.join()
         self._announce("exited")
-        LOGGER.info("dispatcher %d ends", os.getpid())
+        LOGGER.info("dispatcher %d ends after %.1f s of CPU", os.getpid(), time.process_time())
 
     def _on_signal(self, number: int, _frame: object) -> None:
         LOGGER.info("signal %d: ending after this step", number)
@@ -128,7 +128,8 @@ class Dispatcher:
             rows = [
                 row
                 for row in all_campaigns(connection)
-                if row.wanted == "cancel" or row.state in CAMPAIGN_ACTIVE
+                if row.state in CAMPAIGN_ACTIVE
+                or (row.wanted == "cancel" and row.state not in ("cancelled", "finished"))
             ]
             in_flight = _in_flight(connection)
         moved = 0
