@@ -82,10 +82,10 @@ def test_nothing_is_written_in_the_home(made, matcompute):
         _run_batch(root, home)
         env = {"HOME": str(home)}
         assert "BatchWorkChain" in matcompute("verdi", "process", "list", "-a", cwd=root, **env).stdout
-        status = json.loads(matcompute("workspace", "status", "--json", "--workspace", root, **env).stdout)
+        status = json.loads(matcompute("-w", root, "workspace", "status", "--json", **env).stdout)
         assert status["daemon"]["state"] == "running"
     finally:
-        matcompute("workspace", "stop", "--workspace", root, HOME=str(home))
+        matcompute("-w", root, "workspace", "stop", HOME=str(home))
     assert list(home.iterdir()) == []
 
 
@@ -99,18 +99,12 @@ def test_a_moved_workspace_works(made, matcompute, tmp_path):
         storage = json.loads((target / "aiida/.aiida/config.json").read_text())
         assert storage["profiles"]["matcompute"]["storage"]["config"]["filepath"].startswith(str(target))
     finally:
-        matcompute("workspace", "stop", "--workspace", target)
+        matcompute("-w", target, "workspace", "stop")
 
 
 def test_two_starts_at_once_make_one_daemon(made, tmp_path, matcompute):
     root, _ = made
-    command = [
-        str(Path(sys.executable).parent / "matcompute"),
-        "workspace",
-        "start",
-        "--workspace",
-        str(root),
-    ]
+    command = [str(Path(sys.executable).parent / "matcompute"), "-w", str(root), "workspace", "start"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     try:
         said = sorted(process.communicate(timeout=90)[0].strip() for process in both)
@@ -126,7 +120,7 @@ def test_two_starts_at_once_make_one_daemon(made, tmp_path, matcompute):
         ]
         assert len(parts) == 1
     finally:
-        matcompute("workspace", "stop", "--workspace", root)
+        matcompute("-w", root, "workspace", "stop")
 
 
 def test_init_twice_is_refused(made, matcompute):
@@ -197,7 +191,7 @@ def test_a_missing_database_is_named(made, tmp_path, matcompute):
     target = tmp_path / "copy"
     shutil.copytree(root, target)
     (target / "aiida/storage/database.sqlite").unlink()
-    done = matcompute("workspace", "status", "--workspace", target, check=False)
+    done = matcompute("-w", target, "workspace", "status", check=False)
     assert done.returncode == 2
     assert "database.sqlite" in done.stderr
     assert "Traceback" not in done.stderr

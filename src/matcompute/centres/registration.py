@@ -117,13 +117,15 @@ def _code(computer: Computer, executable: Path) -> InstalledCode:
         InstalledCode, filters={"label": {"like": f"{CODE}%"}, "dbcomputer_id": computer.pk}
     )
     codes: list[InstalledCode] = query.all(flat=True)
+    current = None
     for code in codes:
-        if str(code.filepath_executable) == str(executable):
-            if code.is_hidden:
-                code.is_hidden = False
-            return code
-    for code in codes:
-        code.is_hidden = True
+        here = current is None and str(code.filepath_executable) == str(executable)
+        if here:
+            current = code
+        if code.is_hidden == here:
+            code.is_hidden = not here
+    if current is not None:
+        return current
     label = CODE if not codes else f"{CODE}-{len(codes) + 1}"
     code = InstalledCode(
         label=label,
