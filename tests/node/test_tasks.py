@@ -151,3 +151,23 @@ def test_parameters_are_checked() -> None:
         RelaxParameters(optimiser="FIRE")  # type: ignore[call-arg]
     unit = RelaxParameters.model_fields["fmax"].json_schema_extra
     assert unit == {"unit": "eV/angstrom"}
+
+
+@pytest.mark.parametrize("optimizer", ["FIRE", "LBFGS", "BFGSLineSearch"])
+def test_cached_filter_gives_the_bits_of_ase(optimizer: str) -> None:
+    import ase.optimize
+    from ase.filters import FrechetCellFilter
+
+    atoms = bulk("Cu", a=3.7, cubic=True)
+    atoms.numbers[:2] = 47, 78
+    atoms.rattle(0.05, seed=5)
+    plain = atoms.copy()
+    plain.calc = EMT()
+    run = getattr(ase.optimize, optimizer)(FrechetCellFilter(plain), logfile=None)
+    run.run(fmax=0.02, steps=500)
+    result = relax(atoms, fmax=0.02, optimizer=optimizer)
+    assert result.atoms is not None
+    assert result.values["n_steps"] == run.nsteps
+    assert result.values["energy"] == plain.get_potential_energy()
+    np.testing.assert_array_equal(result.atoms.positions, plain.positions)
+    np.testing.assert_array_equal(result.atoms.cell.array, plain.cell.array)

@@ -94,7 +94,7 @@ class RelaxTask(TaskAdapter):
             guard.check(atoms)
             for converged in _optimizer(atoms, parameters).irun(fmax=parameters.fmax, steps=parameters.steps):
                 steps += 1
-                guard.check(atoms, f"after {steps} steps")
+                guard.check(atoms, f"after {steps} steps", fresh=True)
                 if not converged:
                     deadline.check()
         except Exploded as error:
@@ -115,8 +115,9 @@ class RelaxTask(TaskAdapter):
 
 def _optimizer(atoms: Atoms, parameters: RelaxParameters) -> Any:
     import ase.optimize
-    from ase.filters import FrechetCellFilter
     from ase.units import GPa
+
+    from matcompute.node.tasks.cell_filter import CachedCellFilter
 
     target: Any = atoms
     if parameters.keep_symmetry:
@@ -124,7 +125,7 @@ def _optimizer(atoms: Atoms, parameters: RelaxParameters) -> Any:
 
         atoms.set_constraint(FixSymmetry(atoms, symprec=parameters.symprec))
     if parameters.cell:
-        target = FrechetCellFilter(atoms, scalar_pressure=parameters.pressure * GPa)
+        target = CachedCellFilter(atoms, scalar_pressure=parameters.pressure * GPa)
     return getattr(ase.optimize, parameters.optimizer)(target, logfile=None)
 
 
