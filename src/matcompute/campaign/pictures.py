@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,10 @@ def draw(data: Dataset, out: Path, highlight: np.ndarray) -> list[Path]:
     list of Path
         The files, most telling first.
     """
+    # Matplotlib's cache of fonts would go into the user's home.
+    os.environ.setdefault(
+        "MPLCONFIGDIR", str(Path(tempfile.gettempdir()) / f"matcompute-matplotlib-{os.getuid()}")
+    )
     # The object interface: pyplot would look for a display and keep figures alive.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -83,18 +83,21 @@ class Report:
             collapse_padding=True,
             pad_edge=False,
         )
-        table.add_column("formula", no_wrap=True)
+        # An entry's id starts with its formula.
+        table.add_column("entry", no_wrap=True)
+        if any(label for _, _, label, _ in self.rows):
+            table.add_column("structure", no_wrap=True, overflow="ellipsis", max_width=16)
         for name, unit in self.columns:
             shown = format_unit(unit)
-            table.add_column(_SHORT.get(name, name) + (f"\n{shown}" if shown else "\n"), justify="right")
-        table.add_column("what", no_wrap=True)
-        table.add_column("entry", no_wrap=True, style="dim")
-        for entry, formula, label, numbers in self.rows:
+            table.add_column(
+                _SHORT.get(name, name) + (f"\n{shown}" if shown else "\n"), justify="right", no_wrap=True
+            )
+        for entry, _, label, numbers in self.rows:
             cells = [
                 "–" if value is None else f"{value:.{_DIGITS.get(unit, 3)}f}"
                 for value, (_, unit) in zip(numbers, self.columns, strict=True)
             ]
-            table.add_row(formula, *cells, label, entry)
+            table.add_row(entry, *([label] if len(table.columns) > len(cells) + 1 else []), *cells)
         return table
 
     def as_json(self) -> dict[str, Any]:
@@ -182,9 +185,11 @@ def report_place(name: str) -> tuple[Path, Path]:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         return path, path.parent / f"{path.stem}-report"
+    from matcompute._env import prepare_environment
     from matcompute.workspace import Workspace
 
     workspace = Workspace.find()
+    prepare_environment(workspace.root, aiida=False)  # Matplotlib's caches
     path = workspace.datasets_dir / f"{name}.h5"
     if not path.is_file():
         known = [file.stem for file in workspace.datasets_dir.glob("*.h5")]
