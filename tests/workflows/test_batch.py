@@ -106,9 +106,9 @@ def test_what_a_restart_cannot_mend_ends_at_once(
 
 
 def test_walltime_goes_on_from_the_checkpoint(write_shard, submit_batch, wait_for, emt_task):
-    # 1 s of walltime for far more work: the job stops early, cleanly, again and again.
-    atoms = [bulk("Cu", cubic=True).repeat(3) for _ in range(1)]
-    for seed in range(30):
+    # A short walltime for far more work: the job stops early, cleanly, again and again.
+    atoms = []
+    for seed in range(16):
         one = bulk("Al", cubic=True).repeat(2)
         one.rattle(0.05, seed=seed)
         atoms.append(one)

@@ -156,27 +156,38 @@ def test_the_structure_hash_is_that_of_the_row(campaign):
 
 
 def test_every_value_walks_back_to_its_source_file_by_links_alone(campaign):
-    from aiida.orm import FolderData, SinglefileData
+    from aiida.orm import FolderData, SinglefileData, load_node
 
     from matcompute.dataset import Dataset, Status, uuid_text
-    from matcompute_workflows import trace_value
+    from matcompute_workflows import trace_value, walk_back
 
+    walks = {}
     walked = 0
     with Dataset(campaign["path"]) as final:
-        uuids = [uuid_text(row) for row in final.provenance.process_uuid]
+        ids = final.ids.tolist()
         for name in final.properties:
-            for row in range(len(final)):
-                if final.status(name)[row] in (Status.NOT_ATTEMPTED, Status.NOT_SELECTED):
-                    continue
-                steps = trace_value(campaign["path"], row, name)
-                assert str(steps[0].node.uuid) in uuids
-                ends = [s.node for s in steps if isinstance(s.node, FolderData | SinglefileData)]
-                source = final.sources[int(final.entry_column("source_index")[row])].path
-                files = [name for step in steps for name in step.details.get("files", [])]
-                assert source in files
-                assert ends
+            status, process = final.status(name), final.process(name)
+            for row in np.flatnonzero(~np.isin(status, [Status.NOT_ATTEMPTED, Status.NOT_SELECTED])):
+                uuid = uuid_text(final.provenance.process_uuid[process[row]])
+                if (uuid, row) not in walks:
+                    walks[uuid, row] = walk_back(load_node(uuid), ids[row])
+                steps = walks[uuid, row]
+                assert any(isinstance(step.node, FolderData | SinglefileData) for step in steps)
+                files = [file for step in steps for file in step.details.get("files", [])]
+                assert final.sources[int(final.entry_column("source_index")[row])].path in files
                 walked += 1
     assert walked > 40
+    row = ids.index(campaign["passed"][0])
+    by_name = trace_value(campaign["path"], campaign["passed"][0], "bulk_modulus")
+    labels = [step.label for step in by_name]
+    assert labels in [[step.label for step in steps] for (_, at), steps in walks.items() if at == row]
+    assert [label.split()[0] for label in labels if "shard" not in label][:5] == [
+        "BatchCalculation",
+        "take_rows",
+        "BatchCalculation",
+        "take_rows",
+        "ingest_structures",
+    ]
 
 
 def test_the_file_alone_tells_the_chain_too(campaign):
