@@ -17,8 +17,8 @@ from matcompute.structures.references import elemental_references
 from matcompute.structures.report import IngestReport
 from matcompute.structures.screening import screen
 from matcompute.structures.spec import StructuresSpec, iter_structures
-from matcompute_kernels.elements import MAX_Z, SYMBOLS
 from matcompute_kernels import entry_ids, structure_hash
+from matcompute_kernels.elements import MAX_Z, SYMBOLS
 
 if TYPE_CHECKING:
     from matcompute.dataset import DatasetWriter, Metadata
