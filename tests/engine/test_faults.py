@@ -49,11 +49,10 @@ def test_full_disk(small_site: Site) -> None:
     site.matcompute("campaign", "run", simple(site, "full", size=2), "--detach")
     site.until(lambda: site.done(site.jobs()) >= 1, "a structure")
     ballast = site.folder / "ballast"
-    with ballast.open("wb") as handle:
+    with ballast.open("wb", buffering=0) as handle:
         try:
             while True:
                 handle.write(b"\0" * 65536)
-                handle.flush()
         except OSError:
             pass
     result = site.matcompute("campaign", "status", "full", "--watch", check=False, timeout=200)

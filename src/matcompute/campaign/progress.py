@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from matcompute.campaign.control import status
-from matcompute.campaign.dispatcher.launch import ensure_dispatcher
+from matcompute.campaign.dispatcher.launch import LOG_NAME, DispatcherError, ensure_dispatcher, last_words
 from matcompute.campaign.state import State
 from matcompute.campaign.state.counts import CampaignStatus, StageStatus
 
@@ -22,6 +22,10 @@ __all__ = ["ENDED", "follow", "format_core_hours", "format_duration", "outcome",
 ENDED = ("finished", "stopped", "cancelled", "paused", "over-budget")
 
 
+#: Dispatchers that may die within a minute before the command that watches gives up.
+MAX_STARTS = 5
+
+
 def follow(
     workspace: Workspace, state: State, name: str, *, interval: float = 0.25, ensure: bool = True
 ) -> Iterator[CampaignStatus]:
@@ -29,16 +33,30 @@ def follow(
 
     A dispatcher that died is started again on the way (with ``ensure``).
     """
-    checked = time.monotonic()
+    alive = checked = time.monotonic()
+    starts: list[float] = []
     while True:
         begun = time.monotonic()
         found = status(workspace, state, name)
         yield found
         if found.state in ENDED and (found.state == "finished" or not _busy(found)):
             return
+        alive = begun if found.dispatcher_pid is not None else alive
         if ensure and begun - checked > 2.0:
             checked = begun
-            ensure_dispatcher(workspace, state)
+            if ensure_dispatcher(workspace, state):
+                starts.append(begun)
+            if len([t for t in starts if begun - t < 60.0]) > MAX_STARTS:
+                raise DispatcherError(
+                    f"the dispatcher has died {MAX_STARTS} times within a minute: {last_words(workspace)}",
+                    hint=f"its log: {workspace.logs_dir / LOG_NAME}",
+                )
+        if not ensure and begun - alive > 5.0:
+            workspace.require_writable()
+            raise DispatcherError(
+                f"nothing moves: no dispatcher works on campaign '{name}' ({found.state}) {last_words(workspace)}",
+                hint=f"matcompute campaign resume {name}",
+            )
         # Counting a million tasks takes a while: never spend more than a tenth of the time on it.
         time.sleep(max(interval, 10 * (time.monotonic() - begun)))
 

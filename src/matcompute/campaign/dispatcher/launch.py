@@ -18,7 +18,7 @@ from matcompute.errors import MatcomputeError
 if TYPE_CHECKING:
     from matcompute.workspace import Workspace
 
-__all__ = ["DispatcherError", "dispatcher_alive", "dispatcher_lock", "ensure_dispatcher"]
+__all__ = ["DispatcherError", "dispatcher_alive", "dispatcher_lock", "ensure_dispatcher", "last_words"]
 
 #: Name of the log in the workspace's ``logs`` folder.
 LOG_NAME = "dispatcher.log"
@@ -43,8 +43,8 @@ def dispatcher_alive(workspace: Workspace) -> bool:
         return True
 
 
-def ensure_dispatcher(workspace: Workspace, state: State, *, timeout: float = 20.0) -> None:
-    """Have a dispatcher that sees all work that is in the state tables now.
+def ensure_dispatcher(workspace: Workspace, state: State, *, timeout: float = 20.0) -> bool:
+    """Have a dispatcher that sees all work that is in the state tables now; return whether one was started.
 
     Cheap when one is alive. A dispatcher that is about to exit says so in the tables first, in the same transaction
     in which it found nothing to do; then its end is awaited and a new one started.
@@ -59,14 +59,16 @@ def ensure_dispatcher(workspace: Workspace, state: State, *, timeout: float = 20
         with state.read() as connection:
             what = connection.execute(select(dispatcher.c.state).where(dispatcher.c.id == 1)).scalar()
         if what != "exiting":
-            return
+            return False
         if time.monotonic() > deadline:
             raise DispatcherError(
                 f"the dispatcher of {workspace.root} does not end",
                 hint=f"look at {_log(workspace)}; end it with: kill {_pid(state)}",
             )
         time.sleep(0.05)
+    workspace.require_writable()
     _spawn(workspace)
+    return True
 
 
 def _spawn(workspace: Workspace) -> None:
@@ -87,6 +89,16 @@ def _spawn(workspace: Workspace) -> None:
             f"cannot start the dispatcher: {error.strerror or error} ({_log(workspace)})",
             hint="free space on the disk or mend the permissions, then: matcompute campaign resume NAME",
         ) from error
+
+
+def last_words(workspace: Workspace) -> str:
+    """Return the last error in the dispatcher's log, or an empty text."""
+    try:
+        lines = _log(workspace).read_text(encoding="utf-8", errors="replace").splitlines()[-200:]
+    except OSError:
+        return ""
+    errors = [line for line in lines if " ERROR " in line or "Error: " in line]
+    return errors[-1].split(" ERROR ")[-1] if errors else ""
 
 
 def _log(workspace: Workspace) -> Path:

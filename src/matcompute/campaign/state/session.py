@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -50,13 +52,14 @@ class State:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.read_only = _on_read_only_disk(self.path)
         try:
-            revision = _revision(self.path)
+            revision = _revision(self.path, self.read_only)
         except sqlite3.Error as error:
             raise _explain(error, self.path) from error
         if revision != HEAD:
             self._migrate(revision)
-        self.engine = _engine(self.path)
+        self.engine = _engine(self.path, self.read_only)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -107,14 +110,29 @@ class State:
             raise _explain(error, self.path) from error
 
 
-def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT})
+def _on_read_only_disk(path: Path) -> bool:
+    """Whether nobody can write here: then SQLite may, and must, do without its companion files."""
+    try:
+        return path.exists() and bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def _url(path: Path, read_only: bool) -> str:
+    return f"file:{quote(str(path))}?mode=ro&immutable=1" if read_only else f"file:{quote(str(path))}"
+
+
+def _engine(path: Path, read_only: bool = False) -> Engine:
+    url = f"sqlite:///{_url(path, read_only)}{'&' if read_only else '?'}uri=true"
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT})
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:
         # The driver's own BEGIN comes too late (at the first write): a transaction that reads and then writes
         # would fail with "database is locked" when another process wrote in between. We begin ourselves.
         dbapi.isolation_level = None
+        if read_only:
+            return
         dbapi.execute("PRAGMA journal_mode=WAL")
         # NORMAL: a commit survives kill -9 of any process; after a power cut the newest may be gone, and
         # reconciliation with AiiDA finds them again.
@@ -131,11 +149,11 @@ def _engine(path: Path) -> Engine:
     return engine
 
 
-def _revision(path: Path) -> str | None:
+def _revision(path: Path, read_only: bool = False) -> str | None:
     """Read the schema revision with the bare driver: opening must not cost an import of Alembic."""
     if not path.exists() or path.stat().st_size == 0:
         return None
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT)
+    connection = sqlite3.connect(_url(path, read_only), timeout=BUSY_TIMEOUT, uri=True)
     try:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name='alembic_version'").fetchone():
             return None
