@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 from ase.build import bulk
 
@@ -24,8 +25,12 @@ def _slow_shard(write_shard, name="shard.h5", n=24):
 
 
 def _kill(*pids):
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    """Kill and wait until they are gone: a process dies some milliseconds after the signal was sent."""
+    processes = [psutil.Process(pid) for pid in pids]
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert not alive
 
 
 def _job_runs(node):
@@ -44,7 +49,7 @@ def test_a_batch_survives(victims, delay, workspace, write_shard, submit_batch, 
     _kill(*(getattr(before, part) for part in victims))
     report = workspace.repair()
     assert report.daemon.running
-    wait_for(node, each=None, timeout=120)
+    wait_for(node, timeout=120)
     assert node.is_finished_ok, node.exit_message
     summary = node.outputs.summary.get_dict()
     assert summary["counts"] == {"ok": 24}
@@ -73,8 +78,6 @@ def test_a_killed_broker_is_noticed_by_the_worker_itself(workspace, write_shard,
 
 
 def test_a_killed_supervisor_leaves_no_strays(workspace):
-    import psutil
-
     before = workspace.ensure_daemon()
     _kill(before.supervisor)
     deadline = time.monotonic() + 15
@@ -110,6 +113,28 @@ def test_a_lost_task_is_made_again(workspace, write_shard, submit_batch, wait_fo
     wait_for(node)
     assert node.is_finished_ok
     assert workspace.repair().revived == []
+
+
+@pytest.mark.slow
+def test_a_process_that_a_failure_has_paused_goes_on(workspace, write_shard, submit_batch, wait_for):
+    """The folder of the jobs cannot be written for half a minute: AiiDA tries five times, then pauses the job."""
+    workspace.ensure_daemon()
+    aside = workspace.scratch_dir.with_name("aside")
+    workspace.scratch_dir.rename(aside)
+    workspace.scratch_dir.write_text("a file where a folder should be")
+    try:
+        node = submit_batch(write_shard())
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and not any(job.paused for job in node.called):
+            time.sleep(0.2)
+    finally:
+        workspace.scratch_dir.unlink()
+        aside.rename(workspace.scratch_dir)
+    (job,) = node.called
+    assert job.paused
+    assert workspace.repair().resumed == [job.pk]
+    wait_for(node)
+    assert node.is_finished_ok
 
 
 def test_a_killed_job_script_leaves_nothing_computed_twice(workspace, write_shard, submit_batch, wait_for):

@@ -52,7 +52,7 @@ class BatchCalculation(CalcJob):
     """
 
     @classmethod
-    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: CalcJobProcessSpec) -> None:
         """Define inputs, outputs and exit codes."""
         super().define(spec)
         spec.input("shard", valid_type=ShardData, help="The structures.")
@@ -71,7 +71,7 @@ class BatchCalculation(CalcJob):
             required=False,
             help="Folder of the job whose work goes on.",
         )
-        options: Any = spec.inputs["metadata"]["options"]  # type: ignore[index]
+        options: Any = spec.inputs["metadata"]["options"]
         options["parser_name"].default = "matcompute.batch"
         options["resources"].default = lambda: {"num_machines": 1, "num_mpiprocs_per_machine": 1}
         options["withmpi"].default = False

@@ -121,7 +121,7 @@ class ShardData(SinglefileData):
         The second form is what AiiDA's own tools (``verdi data core.singlefile content``, archives) call.
         """
         if path is not None or mode is not None:
-            with self.base.repository.open(path or self.filename, mode=mode or "rb") as handle:  # type: ignore[call-overload]
+            with self.base.repository.open(path or self.filename, mode=mode or "rb") as handle:
                 yield handle
             return
         with self.dataset() as dataset:

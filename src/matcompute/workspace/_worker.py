@@ -22,7 +22,7 @@ LOGGER = logging.getLogger("aiida.matcompute.worker")
 #: How often the worker looks whether its broker is still the current one.
 WATCH_INTERVAL_S = 1.0
 #: How long a graceful end may take before the worker ends anyway.
-GRACE_S = 5.0
+GRACE_S = 3.0
 
 
 def main() -> None:

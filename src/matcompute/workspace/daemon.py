@@ -100,7 +100,7 @@ def _mend(workspace: Workspace, files: DaemonFiles, timeout: float) -> DaemonSta
     strays = _strays(workspace, files)
     if strays:
         action = "restarted"
-        processes.end(strays)
+        processes.end(strays, grace_s=2.0)  # a kill loses nothing, waiting costs time
     files.clean()
     _start(workspace, files)
     found = _await(workspace, deadline)
@@ -172,7 +172,7 @@ def refresh_communicator(workspace: Workspace) -> None:
     broker = get_manager()._broker
     resources = getattr(broker, "_resources", None)
     communicator = getattr(resources, "communicator", None)
-    if communicator is not None and communicator._router_endpoint != broker._router_endpoint:  # type: ignore[union-attr]
+    if communicator is not None and communicator._router_endpoint != broker._router_endpoint:
         drop_communicator()
 
 

@@ -8,6 +8,7 @@ on the ZeroMQ broker its way of reading the queue moves the tasks that a worker 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,8 @@ def _play(pks: Iterable[int]) -> list[int]:
     from aiida.engine.processes.control import play_processes
     from aiida.orm import ProcessNode, QueryBuilder
 
+    # AiiDA reports each request on the terminal; the caller tells the outcome.
+    logging.getLogger("aiida.process_control").setLevel(logging.ERROR)
     query = QueryBuilder().append(ProcessNode, filters={"id": {"in": chosen}})
     play_processes(query.all(flat=True), timeout=10.0)
     return chosen
