@@ -15,12 +15,12 @@ from sqlalchemy.dialects.sqlite import insert
 
 from matcompute.campaign.dispatcher.cancel import cancel
 from matcompute.campaign.dispatcher.collect import collect, find_lost_submissions, note_progress
-from matcompute.campaign.dispatcher.definition import definition
 from matcompute.campaign.dispatcher.finish import finish, finished_stages
 from matcompute.campaign.dispatcher.gates import evaluate_gates
 from matcompute.campaign.dispatcher.ingest import ingest
-from matcompute.campaign.dispatcher.submit import plan_batches, submit_batch, submit_next
+from matcompute.campaign.dispatcher.submit import plan_batches, submit_next
 from matcompute.campaign.state import State, StateError
+from matcompute.campaign.state.batches import set_batch
 from matcompute.campaign.state.campaigns import CampaignRow, all_campaigns, by_id, set_campaign
 from matcompute.campaign.state.models import (
     BATCH_OPEN,
@@ -214,24 +214,16 @@ class Dispatcher:
             rows = [row for row in all_campaigns(connection, ["running"]) if row.wanted == "run"]
         if not rows:
             return 0
-        try:
-            count, over = submit_next(self.state, rows, self.centre, self._await_daemon)
-        except StateError:
-            raise
-        except Exception as error:
-            # Which campaign it was does not matter: none can submit. Those with an intent are found again.
-            return self._cannot_submit(rows, error)
+        count, over = submit_next(self.state, rows, self.centre, self._await_daemon, self._failed_to_submit)
         for row in over:
             self._over_budget(row)
-        return count + len(over)
+        return count
 
-    def _cannot_submit(self, rows: list[CampaignRow], error: Exception) -> int:
+    def _failed_to_submit(self, row: CampaignRow, error: Exception) -> None:
         def fail(_row: CampaignRow) -> int:
             raise error
 
-        for row in rows:
-            self._attempt(row, fail)
-        return 1
+        self._attempt(row, fail)
 
     def _over_budget(self, row: CampaignRow) -> None:
         assert row.budget_core_s is not None
@@ -285,27 +277,17 @@ class Dispatcher:
             self._say(f"the AiiDA daemon does not answer: {error.message}")
 
     def _reconcile(self) -> None:
-        """After a start: what was meant to be submitted is found in AiiDA or submitted now."""
+        """After a start: what was meant to be submitted is found in AiiDA, or planned anew."""
         lost = find_lost_submissions(self.state)
-        with self.state.read() as connection:
+        with self.state.write() as connection:
+            for item in lost:
+                LOGGER.info("batch %s was not submitted", item.key)
+                set_batch(connection, item.id, state="planned")
             waiting = _in_flight(connection)
-            owners = {b.campaign_id: by_id(connection, b.campaign_id) for b in lost}
         if waiting:
             self._await_daemon()
             self.workspace.repair()
             self._due["repair"] = time.monotonic() + self.REPAIR_S
-        for item in lost:
-            row = owners[item.campaign_id]
-            if row.wanted == "cancel":
-                continue  # cancel() releases it
-            LOGGER.info("batch %s was not submitted: now", item.key)
-            definition(row)
-
-            def again(owner: CampaignRow, item: object = item) -> int:
-                submit_batch(self.state, owner, item, self.centre)  # type: ignore[arg-type]
-                return 1
-
-            self._attempt(row, again)
 
 
 def _in_flight(connection: Connection, campaign_id: int | None = None) -> int:

@@ -14,7 +14,7 @@ from matcompute.campaign.batches import batch_count, choose_batches
 from matcompute.campaign.costs import structure_costs
 from matcompute.campaign.dispatcher.definition import definition
 from matcompute.campaign.dispatcher.nodes import call_once, find_process, load, tag
-from matcompute.campaign.state import State
+from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import (
     BatchRow,
     batches_of,
@@ -26,18 +26,15 @@ from matcompute.campaign.state.batches import (
 )
 from matcompute.campaign.state.campaigns import CampaignRow, StageRow, set_stage, stages_of
 from matcompute.campaign.state.flow import complete, ready_count, ready_rows
+from matcompute.errors import MatcomputeError
 
 if TYPE_CHECKING:
     from matcompute.campaign.model import Stage
     from matcompute.centres import RegisteredCentre
 
-__all__ = ["OverBudget", "plan_batches", "submit_batch", "submit_next"]
+__all__ = ["plan_batches", "submit_batch", "submit_next"]
 
 LOGGER = logging.getLogger(__name__)
-
-
-class OverBudget(Exception):
-    """The campaign may not submit more."""
 
 
 def plan_batches(state: State, row: CampaignRow, centre: RegisteredCentre) -> int:
@@ -85,6 +82,7 @@ def submit_next(
     rows: Sequence[CampaignRow],
     centre: RegisteredCentre,
     ready: Callable[[], None],
+    failed: Callable[[CampaignRow, Exception], None],
 ) -> tuple[int, list[CampaignRow]]:
     """Fill the centre's window, one batch of each campaign in turn.
 
@@ -97,7 +95,9 @@ def submit_next(
     centre
         Where to.
     ready
-        Called before the first submission; returns when the daemon answers.
+        Called before a submission; returns when the daemon answers.
+    failed
+        Told of a campaign that cannot submit; its batch is planned again.
 
     Returns
     -------
@@ -123,11 +123,24 @@ def submit_next(
             if used >= row.budget_core_s:
                 over.append(row)
             continue
-        ready()
-        submit_batch(state, row, batch, centre)
+        try:
+            ready()
+            submit_batch(state, row, batch, centre)
+        except StateError:
+            raise  # nothing can be recorded: the dispatcher itself must end
+        except Exception as error:
+            _plan_again(state, batch)
+            failed(row, error)
+            continue
         count += 1
         queue.append(row)
     return count, over
+
+
+def _plan_again(state: State, batch: BatchRow) -> None:
+    """Take an intent back; should the process be there all the same, the next submission finds it."""
+    with state.write() as connection:
+        set_batch(connection, batch.id, state="planned")
 
 
 def submit_batch(state: State, row: CampaignRow, batch: BatchRow, centre: RegisteredCentre) -> None:
@@ -212,13 +225,20 @@ def task_of(stage: Stage) -> dict[str, Any]:
     assert stage.calculator is not None
     adapter = calculator_adapter(stage.calculator.name)
     digest = getattr(adapter, "model_sha256", None)
+    try:
+        weights = digest(stage.calculator.parameters) if callable(digest) else digest
+    except OSError as error:
+        raise MatcomputeError(
+            f"the model of '{stage.calculator.name}' cannot be read: {error.strerror}: {error.filename}",
+            hint="put the file in place",
+        ) from error
     return {
         "task": stage.kind,
         "parameters": stage.parameters,
         "calculator": {
             "name": stage.calculator.name,
             "parameters": stage.calculator.parameters,
-            "model_sha256": digest(stage.calculator.parameters) if callable(digest) else digest,
+            "model_sha256": weights,
         },
         "stage": stage.name,
     }
