@@ -2,8 +2,8 @@
 
 Both read one extxyz file of rattled fcc alloy supercells and use the same cores. The campaign is the whole command in a
 fresh workspace: reading, screening, AiiDA daemon, batches, provenance, dataset. The bare loop is what one would write
-without us: a :class:`multiprocessing.Pool` around ASE's optimiser that keeps nothing. The loop is timed before and after
-the campaign and its mean is taken, since machines drift.
+without us: a :class:`multiprocessing.Pool` around ASE's optimiser that keeps nothing. The loop is timed before and
+after the campaign and its mean is taken, since machines drift.
 
 Prints one JSON line; ``ratios.engine_overhead`` is ours/bare.
 """
@@ -27,7 +27,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(_name, None)
 
-import numpy as np
+import numpy as np  # noqa: E402
 
 FMAX, STEPS = 0.01, 500
 CAMPAIGN = """\
@@ -97,7 +97,15 @@ def campaign(folder: Path) -> tuple[float, float, np.ndarray]:
     init = time.perf_counter() - begun
     try:
         begun = time.perf_counter()
-        command = [program, "-w", str(workspace), "campaign", "run", str(folder / "overhead.yaml"), "--no-progress"]
+        command = [
+            program,
+            "-w",
+            str(workspace),
+            "campaign",
+            "run",
+            str(folder / "overhead.yaml"),
+            "--no-progress",
+        ]
         subprocess.run(command, check=True, stdout=sys.stderr)
         wall = time.perf_counter() - begun
     finally:
@@ -107,7 +115,11 @@ def campaign(folder: Path) -> tuple[float, float, np.ndarray]:
     with Dataset(workspace / "datasets" / "overhead.h5") as dataset:
         energies = np.asarray(dataset.column("energy"))
         # Entries are in the order of the file unless duplicates were dropped, and there are none.
-        return init, wall, energies[np.argsort(np.asarray(dataset.entry_column("source_line")), kind="stable")]
+        return (
+            init,
+            wall,
+            energies[np.argsort(np.asarray(dataset.entry_column("source_line")), kind="stable")],
+        )
 
 
 def machine(cores: int) -> dict[str, object]:
@@ -137,7 +149,8 @@ def main() -> None:
         after, _, _ = bare(folder / "structures.extxyz", cores)
     loop = (before + after) / 2
     worst = float(np.abs(energies - expected).max())
-    assert len(energies) == options.count and worst <= 1e-10, f"energies differ by {worst} eV"
+    assert len(energies) == options.count
+    assert worst <= 1e-10, f"energies differ by {worst} eV"
     print(
         json.dumps(
             {
