@@ -96,8 +96,13 @@ def start() -> None:
 
 @workspace.command()
 def stop() -> None:
-    """Stop the daemon. Running jobs go on and are picked up at the next start."""
-    found = _find().stop_daemon()
+    """Stop the dispatcher and the daemon. Running jobs go on and are picked up at the next start."""
+    from matcompute.campaign.dispatcher.launch import end_dispatcher
+
+    found_workspace = _find()
+    if end_dispatcher(found_workspace) is not None:
+        click.echo("dispatcher stopped")
+    found = found_workspace.stop_daemon()
     click.echo(f"daemon {found.action or 'was not running'}")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +21,14 @@ from matcompute.errors import MatcomputeError
 if TYPE_CHECKING:
     from matcompute.workspace import Workspace
 
-__all__ = ["DispatcherError", "dispatcher_alive", "dispatcher_lock", "ensure_dispatcher", "last_words"]
+__all__ = [
+    "DispatcherError",
+    "dispatcher_alive",
+    "dispatcher_lock",
+    "end_dispatcher",
+    "ensure_dispatcher",
+    "last_words",
+]
 
 #: Name of the log in the workspace's ``logs`` folder.
 LOG_NAME = "dispatcher.log"
@@ -69,6 +79,32 @@ def ensure_dispatcher(workspace: Workspace, state: State, *, timeout: float = 20
     workspace.require_writable()
     _spawn(workspace)
     return True
+
+
+def end_dispatcher(workspace: Workspace, *, timeout: float = 30.0) -> int | None:
+    """End the living dispatcher after its present step; return its process id, None if there was none.
+
+    Raises
+    ------
+    DispatcherError
+        If it does not end.
+    """
+    if not workspace.state_path.exists() or not dispatcher_alive(workspace):
+        return None
+    with State(workspace.state_path) as state:
+        pid = _pid(state)
+    if pid is None:
+        return None
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout
+    while dispatcher_alive(workspace):
+        if time.monotonic() > deadline:
+            raise DispatcherError(
+                f"the dispatcher (process {pid}) does not end", hint=f"look at {_log(workspace)}"
+            )
+        time.sleep(0.05)
+    return pid
 
 
 def _spawn(workspace: Workspace) -> None:

@@ -53,6 +53,8 @@ class Dispatcher:
 
     #: Seconds between two looks at the daemon, at running jobs, and signs of life in the tables.
     HEALTH_S, PROGRESS_S, HEARTBEAT_S = 3.0, 1.0, 2.0
+    #: Seconds without work before the end: the user's next command finds a warm dispatcher.
+    LINGER_S = 5.0
     #: Seconds between two searches for processes that AiiDA has lost.
     REPAIR_S = 20.0
 
@@ -75,9 +77,12 @@ class Dispatcher:
         self.workspace.load_profile()
         self._start_daemon()
         self._reconcile()
+        worked = time.monotonic()
         while not self.stopping:
             moved = self.step()
-            if not moved and self._leave():
+            if moved or self._has_work():
+                worked = time.monotonic()
+            elif time.monotonic() - worked > self.LINGER_S and self._leave():
                 break
             if not moved:
                 time.sleep(self.interval)
@@ -90,11 +95,12 @@ class Dispatcher:
         LOGGER.info("signal %d: ending after this step", number)
         self.stopping = True
 
+    def _has_work(self) -> bool:
+        with self.state.read() as connection:
+            return _has_work(connection)
+
     def _leave(self) -> bool:
         """Whether there is nothing to do; then the tables say so before anybody can add work unseen."""
-        with self.state.read() as connection:
-            if _has_work(connection):
-                return False
         with self.state.write() as connection:
             if _has_work(connection):
                 return False
