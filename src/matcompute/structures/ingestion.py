@@ -82,10 +82,11 @@ def ingest(
                 on_progress(run.report.n_read)
         if run.report.n_kept == 0:
             causes = ", ".join(f"{len(found)} {cause}" for cause, found in run.report.by_cause().items())
-            raise InputError(
-                f"no structure is left of {run.report.n_read} read" + (f" ({causes})" if causes else ""),
-                hint="`matcompute campaign plan --json` lists what was kept out, by source and line",
-            )
+            text = f"no structure is left of {run.report.n_read} read" + (f" ({causes})" if causes else "")
+            for reject in run.report.rejects[:3]:
+                place = f"{reject.source}:{reject.line}" if reject.line else reject.source
+                text += f"\n    {place}: {reject.reason}"
+            raise InputError(text, hint="mend the structures, or name other sources in the campaign file")
         wanted = run.report.elements if references == "auto" else set(references or ())
         run.add_references(set(wanted) - run.report.unary)
         run.finish()
