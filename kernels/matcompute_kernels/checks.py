@@ -47,8 +47,8 @@ def structure_problems(batch: Batch, species: Iterable[int | str] | None = None)
     """
     problems: dict[int, str] = {}
     counts = np.diff(batch.ptr)
-    for i in np.flatnonzero(counts == 0):
-        problems.setdefault(int(i), "no atoms")
+    for i in np.flatnonzero(counts == 0).tolist():
+        problems.setdefault(i, "no atoms")
 
     def first_sites(bad: np.ndarray) -> list[tuple[int, int]]:
         sites = np.flatnonzero(bad)
@@ -58,8 +58,8 @@ def structure_problems(batch: Batch, species: Iterable[int | str] | None = None)
     for i, k in first_sites(~np.isfinite(batch.positions).all(axis=1)):
         problems.setdefault(i, f"position of atom {k - int(batch.ptr[i])} is not finite")
     finite = np.isfinite(batch.cell).all(axis=(1, 2))
-    for i in np.flatnonzero(~finite):
-        problems.setdefault(int(i), "cell is not finite")
+    for i in np.flatnonzero(~finite).tolist():
+        problems.setdefault(i, "cell is not finite")
     flat = finite & (
         _normalized_volume(np.where(finite[:, None, None], batch.cell, 0.0), batch.pbc) < FLATTEST
     )
@@ -153,7 +153,7 @@ def check_dtype(dtype: object) -> np.dtype:
     try:
         result = np.dtype(dtype)  # type: ignore[call-overload]
     except TypeError:
-        result = None
+        result = np.dtype(object)
     if result not in (np.dtype(np.float64), np.dtype(np.float32)):
         raise KernelInputError(f"dtype must be float64 or float32, not {dtype!r}")
     return result
