@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from matcompute_kernels.simd import PADDING, append_near
+
 __all__ = ["fill_pairs"]
 
 #: Fewer images than this are not binned.
@@ -131,12 +133,11 @@ def make_images(
     r_cut: float,
     write: bool,
     xyz: np.ndarray,
-    site: np.ndarray,
-    cells: np.ndarray,
+    origin: np.ndarray,
 ) -> int:
     """Find all images within r_cut of the sites' extent; return how many there are.
 
-    OUTPUT if ``write``: xyz f8[3, n], site i4[n] (from 0), cells i4[3, n] (lattice vectors from the given position).
+    OUTPUT if ``write``: xyz f8[3, n], origin i4[n, 4] (site from 0, lattice vectors from its given position).
     """
     count = 0
     reach = r_cut * (1.0 + 1e-12) + 1e-12
@@ -168,10 +169,10 @@ def make_images(
                         xyz[0, count] = x2 + n1 * tri[0, 0]
                         xyz[1, count] = y
                         xyz[2, count] = z
-                        site[count] = i
-                        cells[0, count] = n1 - wraps[0, i]
-                        cells[1, count] = n2 - wraps[1, i]
-                        cells[2, count] = n3 - wraps[2, i]
+                        origin[count, 0] = i
+                        origin[count, 1] = n1 - wraps[0, i]
+                        origin[count, 2] = n2 - wraps[1, i]
+                        origin[count, 3] = n3 - wraps[2, i]
                         count += 1
                 else:
                     count += max(0, b1 - a1 + 1)
@@ -212,28 +213,27 @@ def choose_bins(
 @njit(cache=True, nogil=True)
 def sort_images(
     xyz: np.ndarray,
-    site: np.ndarray,
-    cells: np.ndarray,
-    n: int,
     origin: np.ndarray,
+    n: int,
+    corner: np.ndarray,
     bins: np.ndarray,
     size: np.ndarray,
     place: np.ndarray,
     start: np.ndarray,
     xyz_out: np.ndarray,
-    site_out: np.ndarray,
-    cells_out: np.ndarray,
+    origin_out: np.ndarray,
 ) -> None:
     """Counting sort of the images by bin, the first axis fastest.
 
-    OUTPUT: start i8[bins + 1], and the sorted ``xyz_out``, ``site_out``, ``cells_out``; ``place`` i8[n] is work space.
+    OUTPUT: start i8[bins + 1], and the sorted ``xyz_out``, ``origin_out``; ``place`` i8[n] is work space.
     """
     total = bins[0] * bins[1] * bins[2]
     start[: total + 1] = 0
+    per0, per1, per2 = 1.0 / size[0], 1.0 / size[1], 1.0 / size[2]
     for k in range(n):
-        b0 = min(max(int((xyz[0, k] - origin[0]) / size[0]), 0), bins[0] - 1)
-        b1 = min(max(int((xyz[1, k] - origin[1]) / size[1]), 0), bins[1] - 1)
-        b2 = min(max(int((xyz[2, k] - origin[2]) / size[2]), 0), bins[2] - 1)
+        b0 = min(max(int((xyz[0, k] - corner[0]) * per0), 0), bins[0] - 1)
+        b1 = min(max(int((xyz[1, k] - corner[1]) * per1), 0), bins[1] - 1)
+        b2 = min(max(int((xyz[2, k] - corner[2]) * per2), 0), bins[2] - 1)
         b = (b2 * bins[1] + b1) * bins[0] + b0
         place[k] = b
         start[b + 1] += 1
@@ -245,38 +245,57 @@ def sort_images(
         start[b] = to + 1
         for c in range(3):
             xyz_out[c, to] = xyz[c, k]
-            cells_out[c, to] = cells[c, k]
-        site_out[to] = site[k]
+        for c in range(4):
+            origin_out[to, c] = origin[k, c]
     for b in range(total, 0, -1):
         start[b] = start[b - 1]
     start[0] = 0
 
 
 @njit(cache=True, nogil=True)
-def _near(
+def search(
     x: float,
     y: float,
     z: float,
+    r_cut: float,
     xyz: np.ndarray,
-    begin: int,
-    end: int,
-    limit: float,
-    d2: np.ndarray,
+    corner: np.ndarray,
+    bins: np.ndarray,
+    size: np.ndarray,
+    start: np.ndarray,
     hits: np.ndarray,
-    n: int,
 ) -> int:
-    """Append the images of one run that lie within the cutoff (OUTPUT: hits, d2); return the number of hits."""
-    gx, gy, gz = xyz[0], xyz[1], xyz[2]
-    m = end - begin
-    for k in range(m):
-        dx = gx[begin + k] - x
-        dy = gy[begin + k] - y
-        dz = gz[begin + k] - z
-        d2[k] = dx * dx + dy * dy + dz * dz
-    for k in range(m):
-        hits[n] = begin + k
-        n += d2[k] < limit
-    return n
+    """Find the images within r_cut of a point (OUTPUT: hits i4); return how many there are."""
+    limit, reach = r_cut * r_cut, r_cut + 1e-9
+    per0, per1, per2 = 1.0 / size[0], 1.0 / size[1], 1.0 / size[2]
+    x, y, z = x - corner[0], y - corner[1], z - corner[2]
+    y_low, y_high = max(int((y - reach) * per1), 0), min(int((y + reach) * per1), bins[1] - 1)
+    z_low, z_high = max(int((z - reach) * per2), 0), min(int((z + reach) * per2), bins[2] - 1)
+    found = 0
+    for bz in range(z_low, z_high + 1):
+        edge = bz * size[2]
+        dz = max(0.0, max(edge - z, z - edge - size[2]) - 1e-9)
+        for by in range(y_low, y_high + 1):
+            edge = by * size[1]
+            dy = max(0.0, max(edge - y, y - edge - size[1]) - 1e-9)
+            rest = limit - dz * dz - dy * dy
+            if rest < 0.0:
+                continue
+            side = np.sqrt(rest) + 1e-9
+            x_low, x_high = max(int((x - side) * per0), 0), min(int((x + side) * per0), bins[0] - 1)
+            row = (bz * bins[1] + by) * bins[0]
+            found = append_near(
+                x + corner[0],
+                y + corner[1],
+                z + corner[2],
+                xyz,
+                start[row + x_low],
+                start[row + x_high + 1],
+                limit,
+                hits,
+                found,
+            )
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -307,18 +326,14 @@ def fill_pairs(
         The site that did not fit any more (``last`` if all did) and the pairs written: the caller makes more room and
         calls again.
     """
-    axes = np.zeros(3, np.int64)
+    axes, bins = np.zeros(3, np.int64), np.zeros(3, np.int64)
     frame, tri = np.zeros((3, 3)), np.zeros((3, 3))
-    low, high, origin, size = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
-    bins = np.zeros(3, np.int64)
+    low, high, corner, size = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
     room_sites = room = room_bins = 0
     wrapped, wraps = np.empty((3, 0)), np.empty((3, 0), np.int64)
     xyz_a, xyz_b = np.empty((3, 0)), np.empty((3, 0))
-    site_a, site_b = np.empty(0, np.int32), np.empty(0, np.int32)
-    cells_a, cells_b = np.empty((3, 0), np.int32), np.empty((3, 0), np.int32)
-    d2, hits, place, start = np.empty(0), np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64)
-    limit = r_cut * r_cut
-    reach = r_cut + 1e-9
+    origin_a, origin_b = np.empty((0, 4), np.int32), np.empty((0, 4), np.int32)
+    hits, place, start = np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64)
     structure = np.searchsorted(ptr, first, side="right") - 1
     site = first
     while site < last:
@@ -330,83 +345,106 @@ def fill_pairs(
             wrapped, wraps = np.empty((3, room_sites)), np.empty((3, room_sites), np.int64)
         box, box_wraps = wrapped[:, :n_sites], wraps[:, :n_sites]
         wrap_sites(positions[begin:end], frame, tri, n_periodic, box, box_wraps, low, high)
-        n = make_images(box, box_wraps, tri, n_periodic, low, high, r_cut, False, xyz_a, site_a, cells_a)
-        if n > room:
-            room = n + n // 4
+        n = make_images(box, box_wraps, tri, n_periodic, low, high, r_cut, False, xyz_a, origin_a)
+        if n + PADDING > room:
+            room = n + n // 4 + PADDING
             xyz_a, xyz_b = np.empty((3, room)), np.empty((3, room))
-            site_a, site_b = np.empty(room, np.int32), np.empty(room, np.int32)
-            cells_a, cells_b = np.empty((3, room), np.int32), np.empty((3, room), np.int32)
-            d2, hits, place = np.empty(room), np.empty(room + 1, np.int32), np.empty(room, np.int64)
-        make_images(box, box_wraps, tri, n_periodic, low, high, r_cut, True, xyz_a, site_a, cells_a)
+            origin_a, origin_b = np.empty((room, 4), np.int32), np.empty((room, 4), np.int32)
+            hits, place = np.empty(room + PADDING, np.int32), np.empty(room, np.int64)
+        make_images(box, box_wraps, tri, n_periodic, low, high, r_cut, True, xyz_a, origin_a)
         choose_bins(n, low, high, r_cut, bins, size)
         total = bins[0] * bins[1] * bins[2]
-        xyz, image_site, image_cells = xyz_a, site_a, cells_a
+        xyz, origin = xyz_a, origin_a
         if total > 1:
             for c in range(3):
-                origin[c] = low[c] - r_cut
+                corner[c] = low[c] - r_cut
             if total + 1 > room_bins:
                 room_bins = total + 1
                 start = np.empty(room_bins, np.int64)
-            sort_images(xyz_a, site_a, cells_a, n, origin, bins, size, place, start, xyz_b, site_b, cells_b)
-            xyz, image_site, image_cells = xyz_b, site_b, cells_b
-        x_images, y_images, z_images = xyz[0], xyz[1], xyz[2]
-        f00, f01, f02 = frame[0, 0], frame[0, 1], frame[0, 2]
-        f10, f11, f12 = frame[1, 0], frame[1, 1], frame[1, 2]
-        f20, f21, f22 = frame[2, 0], frame[2, 1], frame[2, 2]
+            sort_images(xyz_a, origin_a, n, corner, bins, size, place, start, xyz_b, origin_b)
+            xyz, origin = xyz_b, origin_b
         while site < min(end, last):
             i = site - begin
             x, y, z = box[0, i], box[1, i], box[2, i]
-            found = 0
             if total == 1:
-                found = _near(x, y, z, xyz, 0, n, limit, d2, hits, 0)
+                found = append_near(x, y, z, xyz, 0, n, r_cut * r_cut, hits, 0)
             else:
-                y_bin_low = max(int((y - reach - origin[1]) / size[1]), 0)
-                y_bin_high = min(int((y + reach - origin[1]) / size[1]), bins[1] - 1)
-                z_bin_low = max(int((z - reach - origin[2]) / size[2]), 0)
-                z_bin_high = min(int((z + reach - origin[2]) / size[2]), bins[2] - 1)
-                for bz in range(z_bin_low, z_bin_high + 1):
-                    edge = origin[2] + bz * size[2]
-                    dz = max(0.0, max(edge - z, z - edge - size[2]) - 1e-9)
-                    for by in range(y_bin_low, y_bin_high + 1):
-                        edge = origin[1] + by * size[1]
-                        dy = max(0.0, max(edge - y, y - edge - size[1]) - 1e-9)
-                        rest = limit - dz * dz - dy * dy
-                        if rest < 0.0:
-                            continue
-                        side = np.sqrt(rest) + 1e-9
-                        x_low = max(int((x - side - origin[0]) / size[0]), 0)
-                        x_high = min(int((x + side - origin[0]) / size[0]), bins[0] - 1)
-                        row = (bz * bins[1] + by) * bins[0]
-                        found = _near(
-                            x, y, z, xyz, start[row + x_low], start[row + x_high + 1], limit, d2, hits, found
-                        )
+                found = search(x, y, z, r_cut, xyz, corner, bins, size, start, hits)
             if n_pairs + found > j_out.shape[0]:
                 return site, n_pairs
-            w0, w1, w2 = np.int32(box_wraps[0, i]), np.int32(box_wraps[1, i]), np.int32(box_wraps[2, i])
-            for h in range(found):
-                k = hits[h]
-                j = image_site[k]
-                s0, s1, s2 = image_cells[0, k] + w0, image_cells[1, k] + w1, image_cells[2, k] + w2
-                if j == i and s0 == 0 and s1 == 0 and s2 == 0:
-                    continue
-                if not full and (j < i or (j == i and _negative(s0, s1, s2))):
-                    continue
-                dx, dy, dz = x_images[k] - x, y_images[k] - y, z_images[k] - z
-                j_out[n_pairs] = begin + j
-                shift_out[n_pairs, axes[0]] = s0
-                shift_out[n_pairs, axes[1]] = s1
-                shift_out[n_pairs, axes[2]] = s2
-                distance_out[n_pairs] = np.sqrt(dx * dx + dy * dy + dz * dz)
-                vector_out[n_pairs, 0] = dx * f00 + dy * f10 + dz * f20
-                vector_out[n_pairs, 1] = dx * f01 + dy * f11 + dz * f21
-                vector_out[n_pairs, 2] = dx * f02 + dy * f12 + dz * f22
-                n_pairs += 1
+            n_pairs = _write(
+                begin,
+                i,
+                hits[:found],
+                x,
+                y,
+                z,
+                box_wraps[:, i],
+                xyz,
+                origin,
+                axes,
+                frame,
+                full,
+                np.uint64(n_pairs),
+                j_out,
+                shift_out,
+                distance_out,
+                vector_out,
+            )
             site += 1
             pair_ptr[site] = n_pairs
         structure += 1
         if site < last:
             site = ptr[structure]
     return last, n_pairs
+
+
+@njit(cache=True, nogil=True)
+def _write(
+    begin: int,
+    i: int,
+    hits: np.ndarray,
+    x: float,
+    y: float,
+    z: float,
+    wraps: np.ndarray,
+    xyz: np.ndarray,
+    origin: np.ndarray,
+    axes: np.ndarray,
+    frame: np.ndarray,
+    full: bool,
+    n: np.uint64,
+    j_out: np.ndarray,
+    shift_out: np.ndarray,
+    distance_out: np.ndarray,
+    vector_out: np.ndarray,
+) -> int:
+    """Write the pairs of site ``i`` from place ``n`` on; return the next place (unsigned: no negative indices)."""
+    w0, w1, w2 = np.int32(wraps[0]), np.int32(wraps[1]), np.int32(wraps[2])
+    a0, a1, a2 = np.uint64(axes[0]), np.uint64(axes[1]), np.uint64(axes[2])
+    f00, f01, f02 = frame[0, 0], frame[0, 1], frame[0, 2]
+    f10, f11, f12 = frame[1, 0], frame[1, 1], frame[1, 2]
+    f20, f21, f22 = frame[2, 0], frame[2, 1], frame[2, 2]
+    gx, gy, gz = xyz[0], xyz[1], xyz[2]
+    for h in range(hits.shape[0]):
+        k = np.uint64(hits[h])
+        j = origin[k, 0]
+        s0, s1, s2 = origin[k, 1] + w0, origin[k, 2] + w1, origin[k, 3] + w2
+        if j == i and s0 == 0 and s1 == 0 and s2 == 0:
+            continue
+        if not full and (j < i or (j == i and _negative(s0, s1, s2))):
+            continue
+        dx, dy, dz = gx[k] - x, gy[k] - y, gz[k] - z
+        j_out[n] = begin + j
+        shift_out[n, a0] = s0
+        shift_out[n, a1] = s1
+        shift_out[n, a2] = s2
+        distance_out[n] = np.sqrt(dx * dx + dy * dy + dz * dz)
+        vector_out[n, 0] = dx * f00 + dy * f10 + dz * f20
+        vector_out[n, 1] = dx * f01 + dy * f11 + dz * f21
+        vector_out[n, 2] = dx * f02 + dy * f12 + dz * f22
+        n += np.uint64(1)
+    return np.int64(n)
 
 
 @njit(cache=True, nogil=True)

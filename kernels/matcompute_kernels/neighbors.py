@@ -145,7 +145,12 @@ def neighbor_list(
     share = (last - first) / max(1, int(batch.ptr[structures.stop]) - int(batch.ptr[structures.start]))
     room = int(1.05 * share * guess.sum()) + 4 * (last - first) + 1024
     ptr = np.zeros(int(batch.ptr[-1]) + 1 if sites is None else last + 1, dtype=np.int64)
-    arrays = [np.empty(room, np.int32), np.empty((room, 3), np.int32), np.empty(room), np.empty((room, 3))]
+    arrays: list[Any] = [
+        np.empty(room, np.int32),
+        np.empty((room, 3), np.int32),
+        np.empty(room),
+        np.empty((room, 3)),
+    ]
     site, n_pairs = first, 0
     while True:
         site, n_pairs = fill_pairs(
