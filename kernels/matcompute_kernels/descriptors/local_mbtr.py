@@ -1,0 +1,304 @@
+"""Local many-body tensor representation as dscribe 2.1.2 defines it: the spectra that one atom takes part in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from matcompute_kernels.batch import as_batch
+from matcompute_kernels.checks import check_batch, check_dtype, check_species, species_index
+from matcompute_kernels.descriptors.broadening import Broadening, collect, deposit
+from matcompute_kernels.descriptors.many_body import (
+    GEOMETRIES,
+    Weighting,
+    check_geometry,
+    largest_extent,
+    local_species,
+    pair_block,
+    smooth,
+)
+from matcompute_kernels.descriptors.mbtr import MAX_PAIRS, without_lattice
+from matcompute_kernels.elements import SYMBOLS
+from matcompute_kernels.errors import KernelInputError
+from matcompute_kernels.neighbors import neighbor_list, site_chunks
+
+__all__ = ["labels", "local_mbtr"]
+
+_GEOMETRIES = ("distance", "inverse_distance", "angle", "cosine")
+
+
+def local_mbtr(
+    batch: Any,
+    species: Iterable[int | str],
+    geometry: str | Mapping[str, Any] = "inverse_distance",
+    grid: Mapping[str, Any] | None = None,
+    weighting: str | Mapping[str, Any] | None = None,
+    *,
+    normalization: str = "none",
+    normalize_gaussians: bool = True,
+    periodic: bool = True,
+    dtype: Any = np.float64,
+) -> np.ndarray:
+    """Local many-body tensor representation of every atom (k = 2 or 3).
+
+    dscribe 2.1.2's definition (``LMBTR``), bins and column order, with the central atom as element X. k = 3 has the
+    angles at the neighbours (X, B, C) and those at the central atom (A, X, C).
+
+    Parameters
+    ----------
+    batch
+        Packed structures, or ASE Atoms or pymatgen Structures.
+    species
+        Elements of the columns, as symbols or atomic numbers.
+    geometry
+        ``"distance"`` in Å, ``"inverse_distance"`` in 1/Å (k = 2), ``"angle"`` in degrees, ``"cosine"`` (k = 3);
+        also the peer's ``{"function": name}``.
+    grid
+        ``{"min": …, "max": …, "sigma": …, "n": …}`` in the unit of the geometry.
+    weighting
+        As in :func:`matcompute_kernels.mbtr`. The peer computes ``unity`` and ``exp`` (with ``scale`` only);
+        ``inverse_square`` and ``smooth_cutoff`` (of the two sides at the middle atom) are ours.
+    normalization
+        ``"none"`` or ``"l2"`` (of each row).
+    normalize_gaussians
+        Whether a Gaussian has area 1, or height 1.
+    periodic
+        False: lattices are ignored.
+    dtype
+        float64 or float32.
+
+    Returns
+    -------
+    ndarray
+        f[M, blocks · n], one row a site. Blocks of k = 2: X-X (always zero, as the peer's), then X-B; of k = 3: the
+        upper triangle A ≤ C over X and the elements, then X-B-C with B slowest and X first in C.
+
+    Raises
+    ------
+    KernelInputError
+        If a structure is unfit, has an element that is not in ``species``, or a parameter is wrong.
+    """
+    geometry = check_geometry(geometry, _GEOMETRIES)
+    degree, code = GEOMETRIES[geometry]
+    broadening = Broadening.from_grid(grid if grid is not None else {})
+    weights = Weighting.from_setting(weighting, degree)
+    if normalization not in ("none", "l2"):
+        raise KernelInputError(f"normalization must be 'none' or 'l2', not {normalization!r}")
+    kind = check_dtype(dtype)
+    packed = as_batch(batch)
+    numbers = check_species(species)
+    if numbers[0] == 0:
+        raise KernelInputError("species must not have X (Z=0): it is the central atom")
+    packed = packed if periodic else without_lattice(packed)
+    check_batch(packed, numbers.tolist())
+    element = species_index(packed, numbers)
+    if weights.function == "unity" and packed.pbc.any():
+        index = int(np.argmax(packed.pbc.any(axis=1)))
+        raise KernelInputError(
+            "a periodic structure needs a weighting that decays, or periodic=False", index
+        )
+    s, n = len(numbers), broadening.n
+    locals_, n_locals = local_species(element, packed.ptr, s)
+    largest = int(n_locals.max(initial=1))
+    work = broadening.work(largest if degree == 2 else largest * largest + largest * (largest + 1) // 2)
+    out = np.zeros((len(packed.numbers), _blocks(degree, s), n), dtype=kind)
+    r_cut = weights.r_cut if weights.r_cut < np.inf else largest_extent(packed)
+    factor = 1.0 if normalize_gaussians else float(grid["sigma"]) * np.sqrt(2.0 * np.pi)  # type: ignore[index]
+    for first, last in site_chunks(packed, r_cut, MAX_PAIRS):
+        pairs = neighbor_list(packed, r_cut, sites=(first, last), check=False)
+        (_local_pairs if degree == 2 else _local_triplets)(
+            first,
+            last,
+            pairs.ptr,
+            pairs.j,
+            pairs.distance,
+            pairs.vector,
+            code,
+            weights.numbers(),
+            packed.ptr,
+            element,
+            locals_,
+            n_locals,
+            work,
+            broadening.table,
+            broadening.numbers,
+            factor,
+            normalization == "l2",
+            out,
+        )
+    return out.reshape(len(out), -1)
+
+
+def labels(
+    species: Iterable[int | str],
+    geometry: str | Mapping[str, Any] = "inverse_distance",
+    grid: Mapping[str, Any] | None = None,
+    **_: Any,
+) -> list[str]:
+    """Return the name of each column."""
+    geometry = check_geometry(geometry, _GEOMETRIES)
+    degree = GEOMETRIES[geometry][0]
+    centers = Broadening.from_grid(grid if grid is not None else {}).centers()
+    names = ["X", *(SYMBOLS[z] for z in check_species(species))]
+    e = len(names)
+    if degree == 2:
+        blocks = [f"X-{name}" for name in names]
+    else:
+        blocks = [f"{names[a]}-X-{names[c]}" for a in range(e) for c in range(a, e)]
+        blocks += [f"X-{names[b]}-{names[c]}" for b in range(1, e) for c in range(e)]
+    return [f"{block} {geometry}={x:.6g}" for block in blocks for x in centers]
+
+
+def _blocks(degree: int, s: int) -> int:
+    e = s + 1
+    return e if degree == 2 else e * (3 * e - 1) // 2
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _finish(total: np.ndarray, factor: float, normalize: bool, out: np.ndarray) -> None:
+    """Scale the spectra of a site. OUTPUT: out f[blocks, n]; ``total`` is zero afterwards."""
+    if normalize:
+        norm = 0.0
+        for a in range(total.shape[0]):
+            for m in range(total.shape[1]):
+                norm += total[a, m] * total[a, m]
+        factor = 1.0 / np.sqrt(norm) if norm > 0.0 else 1.0
+    for a in range(total.shape[0]):
+        for m in range(total.shape[1]):
+            out[a, m] = factor * total[a, m]
+            total[a, m] = 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _local_pairs(
+    first: int,
+    last: int,
+    pair_ptr: np.ndarray,
+    neighbor: np.ndarray,
+    distance: np.ndarray,
+    vector: np.ndarray,
+    geometry: int,
+    weighting: np.ndarray,
+    ptr: np.ndarray,
+    element: np.ndarray,
+    local_species: np.ndarray,
+    n_local: np.ndarray,
+    work: np.ndarray,
+    table: np.ndarray,
+    grid: np.ndarray,
+    factor: float,
+    normalize: bool,
+    out: np.ndarray,
+) -> None:
+    """k = 2 of the sites ``first:last``. OUTPUT: out f[M, S + 1, n]."""
+    place = np.zeros(local_species.shape[1], np.int64)
+    code, scale, longest = int(weighting[0]), weighting[2], weighting[3]
+    total = np.zeros((out.shape[1], out.shape[2]))
+    structure = np.searchsorted(ptr, first, side="right") - 1
+    site = first
+    while site < last:
+        m = n_local[structure]
+        for a in range(m):
+            place[local_species[structure, a]] = a
+        for i in range(site, min(last, ptr[structure + 1])):
+            for p in range(pair_ptr[i - first], pair_ptr[i - first + 1]):
+                d = distance[p]
+                w = 1.0
+                if code == 1:
+                    if d > longest:
+                        continue
+                    w = np.exp(-scale * d)
+                elif code == 2:
+                    w = 1.0 / (d * d)
+                deposit(work, place[element[neighbor[p]]], d if geometry == 0 else 1.0 / d, w, grid)
+            for a in range(m):
+                collect(work, a, table, grid, total[local_species[structure, a] + 1])
+            _finish(total, factor, normalize, out[i])
+        structure += 1
+        site = ptr[structure]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _value(geometry: int, cosine: float) -> float:
+    cosine = max(-1.0, min(1.0, cosine))
+    return np.arccos(cosine) * (180.0 / np.pi) if geometry == 0 else cosine
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _local_triplets(
+    first: int,
+    last: int,
+    pair_ptr: np.ndarray,
+    neighbor: np.ndarray,
+    distance: np.ndarray,
+    vector: np.ndarray,
+    geometry: int,
+    weighting: np.ndarray,
+    ptr: np.ndarray,
+    element: np.ndarray,
+    local_species: np.ndarray,
+    n_local: np.ndarray,
+    work: np.ndarray,
+    table: np.ndarray,
+    grid: np.ndarray,
+    factor: float,
+    normalize: bool,
+    out: np.ndarray,
+) -> None:
+    """k = 3 of the sites ``first:last``. OUTPUT: out f[M, blocks, n]."""
+    n_species = local_species.shape[1]
+    e = n_species + 1
+    place = np.zeros(n_species, np.int64)
+    code, r_cut, scale, longest, sharpness = weighting
+    total = np.zeros((out.shape[1], out.shape[2]))
+    structure = np.searchsorted(ptr, first, side="right") - 1
+    site = first
+    while site < last:
+        m = n_local[structure]
+        for a in range(m):
+            place[local_species[structure, a]] = a
+        for i in range(site, min(last, ptr[structure + 1])):
+            begin, end = pair_ptr[i - first], pair_ptr[i - first + 1]
+            for p in range(begin, end):
+                dp = distance[p]
+                a = place[element[neighbor[p]]]
+                for q in range(begin, p):
+                    dq = distance[q]
+                    c = place[element[neighbor[q]]]
+                    dx = vector[q, 0] - vector[p, 0]
+                    dy = vector[q, 1] - vector[p, 1]
+                    dz = vector[q, 2] - vector[p, 2]
+                    far = np.sqrt(dx * dx + dy * dy + dz * dz)
+                    w_center = w_p = w_q = 1.0
+                    if code == 1:
+                        perimeter = dp + dq + far
+                        if perimeter > longest:
+                            continue
+                        w_center = w_p = w_q = np.exp(-scale * perimeter)
+                    elif code == 3:
+                        f_p, f_q = smooth(dp, r_cut, sharpness), smooth(dq, r_cut, sharpness)
+                        f_far = smooth(far, r_cut, sharpness) if far < r_cut else 0.0
+                        w_center, w_p, w_q = f_p * f_q, f_p * f_far, f_q * f_far
+                    cosine = 0.5 * (dp * dp + dq * dq - far * far) / (dp * dq)
+                    block = m * m + pair_block(min(a, c), max(a, c), m)
+                    deposit(work, block, _value(geometry, cosine), w_center, grid)
+                    cosine = 0.5 * (dp * dp + far * far - dq * dq) / (dp * far)
+                    deposit(work, a * m + c, _value(geometry, cosine), w_p, grid)
+                    cosine = 0.5 * (dq * dq + far * far - dp * dp) / (dq * far)
+                    deposit(work, c * m + a, _value(geometry, cosine), w_q, grid)
+            for a in range(m):
+                ga = local_species[structure, a] + 1
+                for c in range(m):
+                    gc = local_species[structure, c] + 1
+                    block = e * (e + 1) // 2 + (ga - 1) * e + gc
+                    collect(work, a * m + c, table, grid, total[block])
+                    if c >= a:
+                        collect(
+                            work, m * m + pair_block(a, c, m), table, grid, total[pair_block(ga, gc, e)]
+                        )
+            _finish(total, factor, normalize, out[i])
+        structure += 1
+        site = ptr[structure]
