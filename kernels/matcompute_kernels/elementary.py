@@ -14,6 +14,8 @@ from numba.extending import intrinsic
 
 __all__ = ["cosine_cutoff", "exp_negative"]
 
+_intrinsic: Any = intrinsic  # Numba types it as a class
+
 _ROUND = 6755399441055744.0  # 1.5 · 2^52: adding it leaves the nearest integer in the low bits
 _LOG2E = 1.4426950408889634
 _LN2_HIGH = 6.93147180369123816490e-01
@@ -22,7 +24,7 @@ _E = tuple(1.0 / math.factorial(k) for k in range(13))
 _C = tuple((-1) ** k * (math.pi / 2) ** (2 * k) / math.factorial(2 * k) for k in range(12))
 
 
-@intrinsic
+@_intrinsic
 def _bits(typing_context: Any, value: Any) -> Any:
     """The bits of a double as an integer."""
 
@@ -32,7 +34,7 @@ def _bits(typing_context: Any, value: Any) -> Any:
     return types.int64(types.float64), codegen
 
 
-@intrinsic
+@_intrinsic
 def _double(typing_context: Any, value: Any) -> Any:
     """The double that has the given bits."""
 
@@ -70,7 +72,10 @@ def exp_negative(x: float) -> float:
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 def cosine_cutoff(square: float) -> float:
-    """(1 + cos πu)/2 = cos²(πu/2) from u² in [0, 1], to 1e-16 of 1 (no square root: u is a distance over its cutoff)."""
+    """(1 + cos πu)/2 = cos²(πu/2) from u² in [0, 1], to 2e-16 of 1.
+
+    u is a distance over its cutoff: no square root is needed.
+    """
     p = _C[11]
     p = p * square + _C[10]
     p = p * square + _C[9]

@@ -96,9 +96,10 @@ def acsf(
     s = len(numbers)
     out = np.zeros((len(element), functions.count(s)), dtype=kind)
     parts = []
+    kernel: Any = fill_rows
     for first, last in site_chunks(packed, r_cut, MAX_PAIRS):
         pairs = neighbor_list(packed, r_cut, sites=(first, last), check=False)
-        fill_rows(
+        kernel(
             first,
             last,
             pairs.ptr,

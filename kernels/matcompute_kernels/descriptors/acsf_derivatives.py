@@ -17,7 +17,14 @@ __all__ = ["fill_derivatives"]
 
 
 def fill_derivatives(
-    batch: Any, pairs: Any, first: int, last: int, element: np.ndarray, s: int, functions: Any, dtype: np.dtype
+    batch: Any,
+    pairs: Any,
+    first: int,
+    last: int,
+    element: np.ndarray,
+    s: int,
+    functions: Any,
+    dtype: np.dtype,
 ) -> Derivatives:
     """Return the derivatives of the rows ``first:last``."""
     n_columns = functions.count(s)
@@ -188,7 +195,9 @@ def _derivatives(
                         by_atom[slot[q - begin], column + t, c] += force_q[c]
                         by_atom[own, column + t, c] -= force_p[c] + force_q[c]
                         for a in range(3):
-                            by_strain[column + t, a, c] += vector[p, a] * force_p[c] + vector[q, a] * force_q[c]
+                            by_strain[column + t, a, c] += (
+                                vector[p, a] * force_p[c] + vector[q, a] * force_q[c]
+                            )
         for k in range(n_rows):
             for c in range(3):
                 for t in range(n_columns):

@@ -222,7 +222,14 @@ def fill_rows(
                     n = 0
                     for p in range(start[high], start[high + 1]):
                         stop = p if low == high else start[low + 1]
-                        x, y, z, rp2, fp, half = xyz[0, p], xyz[1, p], xyz[2, p], r2[p], f[p], 0.5 * inverse[p]
+                        x, y, z, rp2, fp, half = (
+                            xyz[0, p],
+                            xyz[1, p],
+                            xyz[2, p],
+                            r2[p],
+                            f[p],
+                            0.5 * inverse[p],
+                        )
                         if which == 0:
                             found = append_near(x, y, z, xyz, start[low], stop, square_cut, hits, 0)
                             for h in range(found):

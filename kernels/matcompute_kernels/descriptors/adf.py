@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def labels(
     if species is not None:
         names = [SYMBOLS[z] for z in check_species(species)]
         blocks = [f"adf {a}-{b}-{c}" for b in names for k, a in enumerate(names) for c in names[k:]]
-    return [f"{block} [{a:g} - {b:g}]" for block in blocks for a, b in zip(edges[:-1], edges[1:])]
+    return [f"{block} [{a:g} - {b:g}]" for block in blocks for a, b in pairwise(edges)]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -135,9 +136,7 @@ def _count(
         begin, end = pair_ptr[i - first], pair_ptr[i - first + 1]
         for p in range(begin, end):
             for q in range(begin, p):
-                dot = (
-                    vector[p, 0] * vector[q, 0] + vector[p, 1] * vector[q, 1] + vector[p, 2] * vector[q, 2]
-                )
+                dot = vector[p, 0] * vector[q, 0] + vector[p, 1] * vector[q, 1] + vector[p, 2] * vector[q, 2]
                 cosine = max(-1.0, min(1.0, dot / (distance[p] * distance[q])))
                 angle = np.arccos(cosine) * (180.0 / np.pi) + TOLERANCE
                 b = min(int(angle * scale), n_bins - 1)

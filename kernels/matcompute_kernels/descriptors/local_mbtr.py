@@ -97,9 +97,7 @@ def local_mbtr(
     element = species_index(packed, numbers)
     if weights.function == "unity" and packed.pbc.any():
         index = int(np.argmax(packed.pbc.any(axis=1)))
-        raise KernelInputError(
-            "a periodic structure needs a weighting that decays, or periodic=False", index
-        )
+        raise KernelInputError("a periodic structure needs a weighting that decays, or periodic=False", index)
     s, n = len(numbers), broadening.n
     locals_, n_locals = local_species(element, packed.ptr, s)
     largest = int(n_locals.max(initial=1))
@@ -296,9 +294,7 @@ def _local_triplets(
                     block = e * (e + 1) // 2 + (ga - 1) * e + gc
                     collect(work, a * m + c, table, grid, total[block])
                     if c >= a:
-                        collect(
-                            work, m * m + pair_block(a, c, m), table, grid, total[pair_block(ga, gc, e)]
-                        )
+                        collect(work, m * m + pair_block(a, c, m), table, grid, total[pair_block(ga, gc, e)])
             _finish(total, factor, normalize, out[i])
         structure += 1
         site = ptr[structure]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ __all__ = ["labels", "prdf"]
 _BY_ELECTRONEGATIVITY = """Fr Cs K Rb Ba Ra Na Sr Li Ca Ac La Tb Yb Ce Pm Pr Nd Sm Eu Gd Dy Y Ho Er Tm Lu Pu Am Bk Cf
 Cm Es Fm Hf Lr Md No Th Mg Zr Np Sc U Pa Ta Ti Mn Be Nb Al Tl V Zn Cr Cd In Ga Fe Co Cu Re Si Tc Ni Ag Sn Hg Po Ge Bi
 B Sb Te Mo As P At H Ir Os Pd Rn Ru Pt Rh Pb W Au C Se S Xe I Br Kr N Cl O F Ar Bh Cn Db Ds Fl He Hs Lv Mc Mt Ne Nh Og
-Rf Rg Sg Ts""".split()
+Rf Rg Sg Ts""".split()  # noqa: SIM905 (a list of 118 literals reads worse)
 
 
 def prdf(
@@ -78,16 +78,14 @@ def prdf(
     return counts.reshape(len(packed), -1).astype(kind, copy=False)
 
 
-def labels(
-    species: Iterable[int | str], r_cut: float = 20.0, bin_size: float = 0.1, **_: Any
-) -> list[str]:
+def labels(species: Iterable[int | str], r_cut: float = 20.0, bin_size: float = 0.1, **_: Any) -> list[str]:
     """Return the name of each column (the peer's)."""
     edges = bin_edges(r_cut, bin_size)
     names = [SYMBOLS[z] for z in _ordered(species)]
     return [
         f"{a}-{b} PRDF r={low:.2f}-{high:.2f}"
         for a, b in combinations_with_replacement(names, 2)
-        for low, high in zip(edges[:-1], edges[1:])
+        for low, high in pairwise(edges)
     ]
 
 

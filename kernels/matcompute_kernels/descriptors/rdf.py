@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -72,4 +73,4 @@ def rdf(
 def labels(r_cut: float = 20.0, bin_size: float = 0.1, **_: Any) -> list[str]:
     """Return the name of each column."""
     edges = bin_edges(r_cut, bin_size)
-    return [f"rdf [{a:.5f} - {b:.5f}]A" for a, b in zip(edges[:-1], edges[1:])]
+    return [f"rdf [{a:.5f} - {b:.5f}]A" for a, b in pairwise(edges)]
