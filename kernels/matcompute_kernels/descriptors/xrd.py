@@ -29,7 +29,7 @@ WAVELENGTHS = {
 
 _TWO_THETA_STEP = 1e-5  # degrees: reflections in one step are one peak (pymatgen's TWO_THETA_TOL)
 _FAINTEST = 1e-5  # of the strongest peak (pymatgen's SCALED_INTENSITY_TOL, there in per cent)
-_RADIUS_SLACK = 1e-8  # 1/Å, pymatgen's numerical_tol in find_points_in_spheres
+_SQUARE_SLACK = 1e-8  # 1/Å^2: pymatgen takes points with d^2 < r^2 + this
 _POINTS_AT_ONCE = 1 << 21  # reflections held in memory (48 bytes each)
 
 
@@ -426,12 +426,12 @@ def _wavelength(wavelength: str | float) -> float:
 def _shell(two_theta_range: tuple[float, float] | None, wavelength: float) -> tuple[float, float]:
     """Return the inner and outer radius of the shell of reflections in 1/Å."""
     if two_theta_range is None:
-        return 0.0, 2.0 / wavelength + _RADIUS_SLACK
+        return 0.0, float(np.sqrt((2.0 / wavelength) ** 2 + _SQUARE_SLACK))
     low, high = two_theta_range
     if not 0 <= low < high <= 180:
         raise KernelInputError(f"two_theta_range must rise within 0 … 180 degrees, not {two_theta_range!r}")
     inner, outer = (2.0 * np.sin(np.radians(t / 2)) / wavelength for t in (low, high))
-    return float(inner), float(outer) + _RADIUS_SLACK
+    return float(inner), float(np.sqrt(outer**2 + _SQUARE_SLACK))
 
 
 def _form_factors(
