@@ -104,6 +104,8 @@ def local_mbtr(
     work = broadening.work(largest if degree == 2 else largest * largest + largest * (largest + 1) // 2)
     out = np.zeros((len(packed.numbers), _blocks(degree, s), n), dtype=kind)
     r_cut = weights.r_cut if weights.r_cut < np.inf else largest_extent(packed)
+    if weights.function == "smooth_cutoff":  # the ends of an angle may lie twice the cutoff apart
+        r_cut *= 2.0
     factor = 1.0 if normalize_gaussians else float(grid["sigma"]) * np.sqrt(2.0 * np.pi)  # type: ignore[index]
     for first, last in site_chunks(packed, r_cut, MAX_PAIRS):
         pairs = neighbor_list(packed, r_cut, sites=(first, last), check=False)
@@ -277,7 +279,8 @@ def _local_triplets(
                             continue
                         w_center = w_p = w_q = np.exp(-scale * perimeter)
                     elif code == 3:
-                        f_p, f_q = smooth(dp, r_cut, sharpness), smooth(dq, r_cut, sharpness)
+                        f_p = smooth(dp, r_cut, sharpness) if dp < r_cut else 0.0
+                        f_q = smooth(dq, r_cut, sharpness) if dq < r_cut else 0.0
                         f_far = smooth(far, r_cut, sharpness) if far < r_cut else 0.0
                         w_center, w_p, w_q = f_p * f_q, f_p * f_far, f_q * f_far
                     cosine = 0.5 * (dp * dp + dq * dq - far * far) / (dp * dq)
