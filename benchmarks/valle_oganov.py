@@ -1,0 +1,25 @@
+"""Valle-Oganov fingerprint against dscribe; every fifth of the 200 crystals."""
+
+from __future__ import annotations
+
+from _interleaved import compare, report, small200, use_peers
+
+if __name__ == "__main__":
+    use_peers()
+    from dscribe.descriptors import ValleOganov
+
+    from matcompute_kernels import valle_oganov
+
+    structures = small200(5)
+    species = sorted({z for atoms in structures for z in atoms.numbers.tolist()})
+    peer = ValleOganov(species=species, function="distance", n=100, sigma=0.05, r_cut=8.0)
+    results = {
+        "distance": compare(
+            "distance, small200[::5]",
+            lambda: valle_oganov(structures, species, n=100, sigma=0.05, r_cut=8.0),
+            lambda: peer.create(structures),
+            len(structures),
+            "structures",
+        )
+    }
+    report("valle_oganov", results, ["dscribe"])
