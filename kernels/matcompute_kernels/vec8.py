@@ -18,9 +18,11 @@ Offsets count elements from the array's first and are **not checked**: a kernel 
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
@@ -31,6 +33,7 @@ __all__ = [
     "add_outer",
     "add_rows",
     "address",
+    "aligned_zeros",
     "fma8",
     "load8",
     "load_rows",
@@ -87,6 +90,14 @@ def _splat(builder: Any, value: Any, kind: Any = _VECTOR) -> Any:
 
 def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(_declare(builder, "llvm.fmuladd.v8f64", _VECTOR, [_VECTOR] * 3), [a, b, c])
+
+
+def aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros of float64 that begin at a multiple of 64 bytes: whole vectors then lie in one cache line."""
+    size = math.prod(shape)
+    room = np.zeros(size + LANES)
+    first = (-room.ctypes.data // 8) % LANES
+    return room[first : first + size].reshape(shape)
 
 
 @infer_global(operator.add)
@@ -179,7 +190,15 @@ def store8(typing_context: Any, array: Any, offset: Any, value: Any) -> Any:
 
 def _masked_rows(adding: bool) -> Any:
     def typing(
-        typing_context: Any, array: Any, offset: Any, stride: Any, triangle: Any, first: Any, high: Any, scale: Any, rows: Any
+        typing_context: Any,
+        array: Any,
+        offset: Any,
+        stride: Any,
+        triangle: Any,
+        first: Any,
+        high: Any,
+        scale: Any,
+        rows: Any,
     ) -> Any:
         single = array.dtype == types.float32
         kind, size, suffix = (_SINGLE, 4, "v8f32.p0") if single else (_VECTOR, 8, "v8f64.p0")

@@ -34,7 +34,7 @@ BLOCK = 48
 #: Rows of the expansion kept in registers at a time.
 TILE = 7
 
-assert DEGREE == 5  # noqa: S101 (_radial writes the Horner scheme out)
+assert DEGREE == 5
 
 
 @njit(cache=True, nogil=True)
@@ -63,7 +63,13 @@ def density_weight(r: float, kind: int, p: np.ndarray) -> float:
 
 @njit(cache=True, nogil=True)
 def slots_of_site(
-    site_channel: int, j: np.ndarray, first: int, last: int, channel: np.ndarray, counts: np.ndarray, present: np.ndarray
+    site_channel: int,
+    j: np.ndarray,
+    first: int,
+    last: int,
+    channel: np.ndarray,
+    counts: np.ndarray,
+    present: np.ndarray,
 ) -> int:
     """Channels among the neighbours ``j[first:last]`` and the site itself; return how many.
 
@@ -251,7 +257,6 @@ def expand_site(
     xyzw: np.ndarray,
     r: np.ndarray,
     ends: np.ndarray,
-    n_slots: int,
     pieces: np.ndarray,
     scale: float,
     recurrence: np.ndarray,

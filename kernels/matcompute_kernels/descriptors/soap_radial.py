@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.vec8 import LANES
+from matcompute_kernels.vec8 import LANES, aligned_zeros
 
 __all__ = ["DEGREE", "RadialTable", "radial_function", "radial_table", "reach"]
 
@@ -73,9 +73,13 @@ def radial_table(convention: str, r_cut: float, n_max: int, l_max: int, sigma: f
     while True:
         middle = (np.arange(intervals) + 0.5) * (r_max / intervals)
         half = 0.5 * r_max / intervals
-        values = exact((middle[:, None] + half * nodes).ravel()).reshape(intervals, DEGREE + 1, l_max + 1, n_max)
+        values = exact((middle[:, None] + half * nodes).ravel()).reshape(
+            intervals, DEGREE + 1, l_max + 1, n_max
+        )
         pieces = np.einsum("qk,iklm->ilqm", powers, values)
-        wanted = exact((middle[:, None] + half * probes).ravel()).reshape(intervals, len(probes), l_max + 1, n_max)
+        wanted = exact((middle[:, None] + half * probes).ravel()).reshape(
+            intervals, len(probes), l_max + 1, n_max
+        )
         got = np.einsum("pq,ilqm->iplm", probes[:, None] ** np.arange(DEGREE, -1, -1), pieces)
         error = float((np.abs(got - wanted).max(axis=(0, 1, 3)) / largest).max())
         if error < TABLE_ERROR or intervals >= 4096:
@@ -89,7 +93,9 @@ def radial_table(convention: str, r_cut: float, n_max: int, l_max: int, sigma: f
     padded = padded.reshape(intervals, l_max + 1, DEGREE + 1, blocks, LANES).transpose(0, 1, 3, 2, 4)
     centre = np.zeros(blocks * LANES)
     centre[:n_max] = exact(np.zeros(1))[0, 0] * np.sqrt(0.25 / np.pi)
-    return RadialTable(np.ascontiguousarray(padded), intervals / r_max, centre, error)
+    table = aligned_zeros(padded.shape)
+    table[...] = padded
+    return RadialTable(table, intervals / r_max, centre, error)
 
 
 def radial_function(convention: str, r_cut: float, n_max: int, l_max: int, sigma: float) -> Radial:
@@ -146,7 +152,9 @@ def _featomic_gto(r_cut: float, n_max: int, l_max: int, sigma: float) -> Radial:
     d = 0.5 / width**2
     norm = np.sqrt(2.0 / (width ** (2 * n + 3) * np.exp(gammaln(n + 1.5))))
     power = 0.5 * (3 + n[:, None] + n[None, :])
-    overlap = np.exp(gammaln(power)) * (d[:, None] + d[None, :]) ** -power * 0.5 * norm[:, None] * norm[None, :]
+    overlap = (
+        np.exp(gammaln(power)) * (d[:, None] + d[None, :]) ** -power * 0.5 * norm[:, None] * norm[None, :]
+    )
     values, vectors = np.linalg.eigh(overlap)
     if values[0] <= 1e-14 * values[-1]:
         raise KernelInputError(
@@ -220,9 +228,7 @@ def _inverse_root(n_max: int, r_cut: float) -> list[list[Decimal]]:
     with localcontext() as context:
         context.prec = 60
         cut, size = Decimal(r_cut), range(n_max)
-        s = [
-            [2 * cut ** (9 + a + b) / ((7 + a + b) * (8 + a + b) * (9 + a + b)) for b in size] for a in size
-        ]
+        s = [[2 * cut ** (9 + a + b) / ((7 + a + b) * (8 + a + b) * (9 + a + b)) for b in size] for a in size]
         v = [[Decimal(int(a == b)) for b in size] for a in size]
         for _ in range(60):
             off = sum(s[a][b] ** 2 for a in size for b in range(a))
