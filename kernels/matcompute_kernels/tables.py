@@ -9,7 +9,7 @@ import numpy as np
 
 from matcompute_kernels.elements import MAX_Z, SYMBOLS
 
-__all__ = ["atomic_masses", "atomic_radii", "element_table", "electron_shells", "xray_coefficients"]
+__all__ = ["atomic_masses", "atomic_radii", "electron_shells", "element_table", "xray_coefficients"]
 
 _DATA = Path(__file__).parent / "data"
 

@@ -10,8 +10,8 @@ from numba import njit
 
 from matcompute_kernels.checks import check_dtype
 from matcompute_kernels.compositions import as_compositions
-from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.elements import SYMBOLS
+from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.tables import element_table
 
 __all__ = ["labels", "magpie"]
@@ -88,7 +88,7 @@ def magpie(formulas: Any, *, impute_nan: bool = True, dtype: Any = np.float64) -
 
     Notes
     -----
-    Definition: matminer's ``ElementProperty.from_preset("magpie")``; L. Ward et al., npj Comput. Mater. 2, 16028 (2016).
+    matminer's ``ElementProperty.from_preset("magpie")``; L. Ward et al., npj Comput. Mater. 2, 16028 (2016).
     """
     dtype = check_dtype(dtype)
     compositions = as_compositions(formulas)

@@ -73,8 +73,8 @@ def cur(features: Any, n: int, *, k: int = 1, recompute_every: int = 1, axis: in
             direction = x[pick].copy()
             for _ in range(2):
                 direction -= basis.T @ (basis @ direction)
-            length = np.linalg.norm(direction)
-            if length > 1e-12 * max(np.linalg.norm(x[pick]), 1e-300):
+            length = float(np.linalg.norm(direction))
+            if length > 1e-12 * max(float(np.linalg.norm(x[pick])), 1e-300):
                 direction /= length
                 basis = np.concatenate([basis, direction[None]])
                 image = gram @ direction

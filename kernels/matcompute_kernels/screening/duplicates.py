@@ -11,8 +11,8 @@ from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_positive
 from matcompute_kernels.elements import ALPHABETICAL, MAX_Z
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.screening.lattice import primitive
 from matcompute_kernels.screening.match import matches
+from matcompute_kernels.screening.primitive import primitive
 
 __all__ = ["duplicate_groups"]
 

@@ -37,9 +37,7 @@ def feature_matrix(features: Any, name: str = "features", columns: int | None = 
     if matrix.ndim == 1:
         matrix = matrix[:, None]
     if matrix.ndim != 2 or matrix.shape[1] == 0:
-        raise KernelInputError(
-            f"{name} must have the shape [items, columns], not {list(np.shape(features))}"
-        )
+        raise KernelInputError(f"{name} must have the shape [items, columns], not {list(np.shape(features))}")
     if columns is not None and matrix.shape[1] != columns:
         raise KernelInputError(f"{name} has {matrix.shape[1]} columns where {columns} are expected")
     matrix = np.ascontiguousarray(matrix)
@@ -125,7 +123,7 @@ def exp_one(x: float) -> float:
     p = p * r + 0.50000000000000056225
     p = p * r + 1.0000000000000067491
     p = p * r + 1.0
-    return p * _power_of_two(shifted)
+    return p * _power_of_two(shifted)  # type: ignore[call-arg]
 
 
 @njit(cache=True, fastmath={"contract", "nsz", "nnan"})

@@ -56,13 +56,13 @@ def _pick_among(
     while count < most:
         best = -1
         for c in range(n):
-            if best < 0 or distance[c] > distance[best] or (
-                distance[c] == distance[best] and candidates[c] < candidates[best]
+            if (
+                best < 0
+                or distance[c] > distance[best]
+                or (distance[c] == distance[best] and candidates[c] < candidates[best])
             ):
                 best = c
-        if distance[best] < outside or (
-            distance[best] == outside and candidates[best] > outside_index
-        ):
+        if distance[best] < outside or (distance[best] == outside and candidates[best] > outside_index):
             break
         picked[count] = candidates[best]
         at[count] = distance[best]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def _block_means(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, out:
             out[a, b] = total / ((rows[a + 1] - rows[a]) * (columns[b + 1] - columns[b]))
 
 
-class tile_function:  # noqa: N801 (used like a function)
+class tile_function:
     """Similarities between rows of two matrices: ``f(x, y)`` → [n, m].
 
     Parameters
@@ -100,9 +101,7 @@ class tile_function:  # noqa: N801 (used like a function)
         F.
     """
 
-    def __init__(
-        self, kernel: str, gamma: float | None, degree: float, coef0: float, columns: int
-    ) -> None:
+    def __init__(self, kernel: str, gamma: float | None, degree: float, coef0: float, columns: int) -> None:
         if kernel not in KERNELS:
             raise KernelInputError(f"kernel must be one of {', '.join(KERNELS)}, not {kernel!r}")
         if gamma is not None:
@@ -233,9 +232,7 @@ def kernel_matrix(
             if left is not None and right is not None:
                 values *= left[a : a + panel, None] * right
         return out
-    for rows, columns, values in kernel_tiles(
-        x, None if symmetric else y, kernel, tile=tile, **options
-    ):
+    for rows, columns, values in kernel_tiles(x, None if symmetric else y, kernel, tile=tile, **options):
         if left is not None and right is not None:
             values *= left[rows, None] * right[None, columns]
         out[rows, columns] = values
@@ -263,11 +260,7 @@ def average_kernel(
     function = tile_function(metric, gamma, degree, coef0, sites.shape[1])
     if metric == "linear":  # the mean of dot products is the dot product of the means
         left = np.add.reduceat(sites, ptr[:-1]) / np.diff(ptr)[:, None] if len(ptr) > 1 else sites
-        right = (
-            left
-            if symmetric
-            else np.add.reduceat(others, other_ptr[:-1]) / np.diff(other_ptr)[:, None]
-        )
+        right = left if symmetric else np.add.reduceat(others, other_ptr[:-1]) / np.diff(other_ptr)[:, None]
         out = left @ right.T
         norms = np.einsum("ij,ij->i", left, left), np.einsum("ij,ij->i", right, right)
     else:
@@ -278,7 +271,9 @@ def average_kernel(
                     continue
                 values = function(sites[ptr[a0] : ptr[a1]], others[other_ptr[b0] : other_ptr[b1]])
                 block = np.empty((a1 - a0, b1 - b0))
-                _block_means(values, ptr[a0 : a1 + 1] - ptr[a0], other_ptr[b0 : b1 + 1] - other_ptr[b0], block)
+                _block_means(
+                    values, ptr[a0 : a1 + 1] - ptr[a0], other_ptr[b0 : b1 + 1] - other_ptr[b0], block
+                )
                 out[a0:a1, b0:b1] = block
                 if symmetric:
                     out[b0:b1, a0:a1] = block.T
@@ -302,7 +297,7 @@ def site_chunks(ptr: np.ndarray, most: int = _TILE) -> list[tuple[int, int]]:
 
 
 def _self_means(sites: np.ndarray, ptr: np.ndarray, function: tile_function) -> np.ndarray:
-    means = [function(sites[a:b], sites[a:b]).mean() for a, b in zip(ptr[:-1], ptr[1:])]
+    means = [function(sites[a:b], sites[a:b]).mean() for a, b in pairwise(ptr.tolist())]
     return np.array(means)
 
 

@@ -124,7 +124,12 @@ def _near_length(cell: np.ndarray, lengths: np.ndarray, ltol: float) -> tuple:
 
 @njit(cache=True)
 def _all_near(
-    a: np.ndarray, a_kind: np.ndarray, b: np.ndarray, b_kind: np.ndarray, shift: np.ndarray, tolerance: np.ndarray
+    a: np.ndarray,
+    a_kind: np.ndarray,
+    b: np.ndarray,
+    b_kind: np.ndarray,
+    shift: np.ndarray,
+    tolerance: np.ndarray,
 ) -> bool:
     """Is a site of ``a`` of the same kind within ``tolerance`` of every shifted site of ``b`` (both fractional)?"""
     for i in range(b.shape[0]):
@@ -224,9 +229,10 @@ def matches(
 ) -> bool:
     """Does structure b match structure a? Both must be reduced and have the same composition.
 
-    pymatgen's ``StructureMatcher.fit`` without supercells: every basis of the lattice of a that is like that of b within
-    ``ltol`` and ``angle_tol`` (degrees), and every translation that brings a site of the rarest kind of b onto one of a;
-    the sites are then assigned on the average lattice, and the largest distance must be below stol (V/n)^(1/3).
+    pymatgen's ``StructureMatcher.fit`` without supercells: every basis of the lattice of a that is like that of b
+    within ``ltol`` and ``angle_tol`` (degrees), and every translation that brings a site of the rarest kind of b onto
+    one of a, is tried; the sites are then assigned on the average lattice, and the largest distance must be below
+    stol (V/n)^(1/3).
     """
     n = a_kind.shape[0]
     if b_kind.shape[0] != n:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -161,16 +162,15 @@ def rematch(
                 pairs = pairs[pairs[:, 0] <= pairs[:, 1]]
             part = np.empty(len(pairs))
             rows, columns = ptr[a0 : a1 + 1] - ptr[a0], other_ptr[b0 : b1 + 1] - other_ptr[b0]
-            _match_all(
-                values, rows, columns, np.ascontiguousarray(pairs), alpha, threshold, largest, part
-            )
+            _match_all(values, rows, columns, np.ascontiguousarray(pairs), alpha, threshold, largest, part)
             out[a0 + pairs[:, 0], b0 + pairs[:, 1]] = part
             if symmetric:
                 out[b0 + pairs[:, 1], a0 + pairs[:, 0]] = part
     if np.isnan(out).any():
         i, j = np.argwhere(np.isnan(out))[0].tolist()
         raise KernelInputError(
-            f"no match with structure {j}: site similarities far from 1 over- or underflow; normalise the features", i
+            f"no match with structure {j}: site similarities far from 1 over- or underflow; normalise the features",
+            i,
         )
     if normalize:
         left = np.diagonal(out).copy() if symmetric else _own(sites, ptr, function, alpha, threshold, largest)
@@ -185,7 +185,7 @@ def _own(
     """Similarity of each structure to itself."""
     plan, work = np.empty((largest, largest)), np.empty((5, largest))
     out = np.empty(len(ptr) - 1)
-    for i, (a, b) in enumerate(zip(ptr[:-1], ptr[1:])):
+    for i, (a, b) in enumerate(pairwise(ptr.tolist())):
         own = function(sites[a:b], sites[a:b])
         out[i] = _match(own, alpha, threshold, plan[: b - a, : b - a], work)
     return out
