@@ -14,12 +14,13 @@ from matcompute_kernels.descriptors.acsf_kernel import fill_rows
 from matcompute_kernels.descriptors.derivatives import Derivatives
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.neighbors import neighbor_list, site_chunks
+from matcompute_kernels.neighbors import NeighborList
+from matcompute_kernels.tasks import run_tasks
 
 __all__ = ["acsf", "labels"]
 
 #: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 1_000_000
+MAX_PAIRS = 100_000
 
 
 def acsf(
@@ -34,6 +35,8 @@ def acsf(
     periodic: bool = True,
     derivatives: bool = False,
     dtype: Any = np.float64,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
 ) -> Any:
     """Atom-centred symmetry functions of every atom.
 
@@ -64,6 +67,10 @@ def acsf(
         Whether to return also the analytic derivatives.
     dtype
         float64 or float32 of the output.
+    neighbors
+        A full neighbour list of the batch that reaches at least as far, shared by several descriptors; None: made here.
+    threads
+        Threads to use; the result does not depend on it.
 
     Returns
     -------
@@ -95,29 +102,38 @@ def acsf(
     element = species_index(packed, numbers)
     s = len(numbers)
     out = np.zeros((len(element), functions.count(s)), dtype=kind)
-    parts = []
-    kernel: Any = fill_rows
-    for first, last in site_chunks(packed, r_cut, MAX_PAIRS):
-        pairs = neighbor_list(packed, r_cut, sites=(first, last), check=False)
-        kernel(
-            first,
-            last,
-            pairs.ptr,
-            pairs.j,
-            pairs.distance,
-            pairs.vector,
-            float(r_cut),
-            element,
-            s,
-            *functions.arrays,
-            out,
-        )
-        if derivatives:
-            from matcompute_kernels.descriptors.acsf_derivatives import fill_derivatives
+    parts: dict[int, Derivatives] = {}
+    arrays = functions.arrays
 
-            parts.append(fill_derivatives(packed, pairs, first, last, element, s, functions, kind))
+    fill: Any = fill_rows
+
+    def start() -> Any:
+        def kernel(first: int, last: int, pairs: NeighborList) -> None:
+            fill(
+                first,
+                last,
+                pairs.ptr,
+                pairs.j,
+                pairs.distance,
+                pairs.vector,
+                float(r_cut),
+                element,
+                s,
+                *arrays,
+                out,
+            )
+            if derivatives:
+                from matcompute_kernels.descriptors.acsf_derivatives import fill_derivatives
+
+                parts[first] = fill_derivatives(packed, pairs, first, last, element, s, functions, kind)
+
+        return kernel
+
+    run_tasks(packed, float(r_cut), MAX_PAIRS, start, neighbors=neighbors, threads=threads)
     if derivatives:
-        return out, Derivatives.concatenate(parts, functions.count(s), kind)
+        return out, Derivatives.concatenate(
+            [parts[first] for first in sorted(parts)], functions.count(s), kind
+        )
     return out
 
 

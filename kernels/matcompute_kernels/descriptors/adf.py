@@ -21,12 +21,13 @@ from matcompute_kernels.checks import (
 from matcompute_kernels.descriptors.many_body import triplet_block
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.neighbors import neighbor_list, site_chunks
+from matcompute_kernels.neighbors import NeighborList
+from matcompute_kernels.tasks import run_tasks
 
 __all__ = ["adf", "labels"]
 
 #: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 1_000_000
+MAX_PAIRS = 250_000
 #: Degrees: an angle this close below an edge is on it.
 TOLERANCE = 1e-6
 
@@ -41,6 +42,8 @@ def adf(
     species: Iterable[int | str] | None = None,
     normalization: str = "density",
     dtype: Any = np.float64,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """Angular distribution function: histogram of the angles j-i-k over all atoms i and pairs of neighbours j, k.
 
@@ -63,6 +66,10 @@ def adf(
         number of atoms of the structure; ``"none"``: counts.
     dtype
         float64 or float32 of the output.
+    neighbors
+        A full neighbour list of the batch that reaches at least as far, shared by several descriptors; None: made here.
+    threads
+        Threads to use; the result does not depend on it.
 
     Returns
     -------
@@ -90,9 +97,14 @@ def adf(
         check_batch(packed, numbers.tolist())
         element, s = species_index(packed, numbers), len(numbers)
     out = np.zeros((len(packed), s * s * (s + 1) // 2, n_bins))
-    for first, last in site_chunks(packed, r_cut, MAX_PAIRS):
-        pairs = neighbor_list(packed, r_cut, sites=(first, last), check=False)
-        _count(first, last, pairs.ptr, pairs.j, pairs.distance, pairs.vector, packed.ptr, element, s, out)
+
+    def start() -> Any:
+        def kernel(first: int, last: int, pairs: NeighborList) -> None:
+            _count(first, last, pairs.ptr, pairs.j, pairs.distance, pairs.vector, packed.ptr, element, s, out)
+
+        return kernel
+
+    run_tasks(packed, float(r_cut), MAX_PAIRS, start, neighbors=neighbors, threads=threads)
     if normalization == "density":
         total = out.sum(axis=2, keepdims=True) * (180.0 / n_bins)
         out /= np.where(total > 0, total, 1.0)

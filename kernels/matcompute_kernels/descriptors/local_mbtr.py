@@ -23,7 +23,8 @@ from matcompute_kernels.descriptors.many_body import (
 from matcompute_kernels.descriptors.mbtr import MAX_PAIRS, without_lattice
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.neighbors import neighbor_list, site_chunks
+from matcompute_kernels.neighbors import NeighborList
+from matcompute_kernels.tasks import run_tasks
 
 __all__ = ["labels", "local_mbtr"]
 
@@ -41,6 +42,8 @@ def local_mbtr(
     normalize_gaussians: bool = True,
     periodic: bool = True,
     dtype: Any = np.float64,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """Local many-body tensor representation of every atom (k = 2 or 3).
 
@@ -69,6 +72,10 @@ def local_mbtr(
         False: lattices are ignored.
     dtype
         float64 or float32.
+    neighbors
+        A full neighbour list of the batch that reaches at least as far, shared by several descriptors; None: made here.
+    threads
+        Threads to use; the result does not depend on it.
 
     Returns
     -------
@@ -101,34 +108,43 @@ def local_mbtr(
     s, n = len(numbers), broadening.n
     locals_, n_locals = local_species(element, packed.ptr, s)
     largest = int(n_locals.max(initial=1))
-    work = broadening.work(largest if degree == 2 else largest * largest + largest * (largest + 1) // 2)
+    n_blocks = largest if degree == 2 else largest * largest + largest * (largest + 1) // 2
     out = np.zeros((len(packed.numbers), _blocks(degree, s), n), dtype=kind)
     r_cut = weights.r_cut if weights.r_cut < np.inf else largest_extent(packed)
     if weights.function == "smooth_cutoff":  # the ends of an angle may lie twice the cutoff apart
         r_cut *= 2.0
     factor = 1.0 if normalize_gaussians else float(grid["sigma"]) * np.sqrt(2.0 * np.pi)  # type: ignore[index]
-    for first, last in site_chunks(packed, r_cut, MAX_PAIRS):
-        pairs = neighbor_list(packed, r_cut, sites=(first, last), check=False)
-        (_local_pairs if degree == 2 else _local_triplets)(
-            first,
-            last,
-            pairs.ptr,
-            pairs.j,
-            pairs.distance,
-            pairs.vector,
-            code,
-            weights.numbers(),
-            packed.ptr,
-            element,
-            locals_,
-            n_locals,
-            work,
-            broadening.table,
-            broadening.numbers,
-            factor,
-            normalization == "l2",
-            out,
-        )
+    setting = weights.numbers()
+    fill = _local_pairs if degree == 2 else _local_triplets
+
+    def start() -> Any:
+        work = broadening.work(n_blocks)
+
+        def kernel(first: int, last: int, pairs: NeighborList) -> None:
+            fill(
+                first,
+                last,
+                pairs.ptr,
+                pairs.j,
+                pairs.distance,
+                pairs.vector,
+                code,
+                setting,
+                packed.ptr,
+                element,
+                locals_,
+                n_locals,
+                work,
+                broadening.table,
+                broadening.numbers,
+                factor,
+                normalization == "l2",
+                out,
+            )
+
+        return kernel
+
+    run_tasks(packed, r_cut, MAX_PAIRS, start, neighbors=neighbors, threads=threads)
     return out.reshape(len(out), -1)
 
 

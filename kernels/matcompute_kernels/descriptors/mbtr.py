@@ -25,14 +25,15 @@ from matcompute_kernels.descriptors.many_body import (
 )
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.neighbors import neighbor_list, site_chunks
+from matcompute_kernels.neighbors import NeighborList
+from matcompute_kernels.tasks import run_tasks
 
 __all__ = ["labels", "mbtr"]
 
 NORMALIZATIONS = ("none", "l2", "n_atoms", "valle_oganov")
 
 #: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 2_000_000
+MAX_PAIRS = 250_000
 
 
 def mbtr(
@@ -46,6 +47,8 @@ def mbtr(
     normalize_gaussians: bool = True,
     periodic: bool = True,
     dtype: Any = np.float64,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """Many-body tensor representation of degree k = 1, 2 or 3: one smeared spectrum per combination of elements.
 
@@ -80,6 +83,10 @@ def mbtr(
         False: lattices are ignored.
     dtype
         float64 or float32 of the output.
+    neighbors
+        A full neighbour list of the batch that reaches at least as far, shared by several descriptors; None: made here.
+    threads
+        Threads to use; the result does not depend on it.
 
     Returns
     -------
@@ -133,28 +140,28 @@ def mbtr(
     s, n = len(numbers), broadening.n
     out = np.zeros((len(packed), block_count(degree, s), n))
     locals_, n_locals = local_species(element, packed.ptr, s)
-    work = broadening.work(block_count(degree, int(n_locals.max(initial=1))))
-    common = (packed.ptr, element, locals_, n_locals, work, broadening.table, broadening.numbers)
+    n_blocks = block_count(degree, int(n_locals.max(initial=1)))
+
+    def start() -> Any:
+        work = broadening.work(n_blocks)
+        common = (packed.ptr, element, locals_, n_locals, work, broadening.table, broadening.numbers, out)
+        if degree == 1:
+            return common
+        code, setting = GEOMETRIES[geometry][1], weights.numbers()
+        add = add_pairs if degree == 2 else add_triplets
+
+        def kernel(first: int, last: int, pairs: NeighborList) -> None:
+            add(
+                first, last, pairs.ptr, pairs.j, pairs.distance, pairs.vector, code, setting, *common
+            )  # fmt: skip
+
+        return kernel
+
     if degree == 1:
-        add_singles(packed.numbers, *common, out)
+        add_singles(packed.numbers, *start())
     else:
         r_cut = weights.r_cut if weights.r_cut < np.inf else largest_extent(packed)
-        setting = weights.numbers()
-        add = add_pairs if degree == 2 else add_triplets
-        for first, last in site_chunks(packed, r_cut, MAX_PAIRS):
-            pairs = neighbor_list(packed, r_cut, full=degree == 3, sites=(first, last), check=False)
-            add(
-                first,
-                last,
-                pairs.ptr,
-                pairs.j,
-                pairs.distance,
-                pairs.vector,
-                GEOMETRIES[geometry][1],
-                setting,
-                *common,
-                out,
-            )
+        run_tasks(packed, r_cut, MAX_PAIRS, start, full=degree == 3, neighbors=neighbors, threads=threads)
     if not normalize_gaussians:
         out *= float(grid["sigma"]) * np.sqrt(2.0 * np.pi)  # type: ignore[index]
     if normalization == "valle_oganov" and degree > 1:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
 from matcompute_kernels.batch import Batch
 from matcompute_kernels.checks import check_positive
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.neighbors import neighbor_list, site_chunks
+from matcompute_kernels.neighbors import NeighborList
+from matcompute_kernels.tasks import run_tasks
 
 __all__ = ["bin_edges", "check_volumes", "pair_histograms", "shell_volumes"]
 
 #: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 500_000
+MAX_PAIRS = 250_000
 #: Å: a distance this close below an edge is on it (rounding must not move a peak of a perfect crystal).
 TOLERANCE = 1e-8
 #: More bins than this are a slip of the pen.
@@ -50,7 +53,14 @@ def check_volumes(batch: Batch) -> np.ndarray:
 
 
 def pair_histograms(
-    batch: Batch, r_cut: float, edges: np.ndarray, element: np.ndarray, place: np.ndarray, n_blocks: int
+    batch: Batch,
+    r_cut: float,
+    edges: np.ndarray,
+    element: np.ndarray,
+    place: np.ndarray,
+    n_blocks: int,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """Count the neighbours of the atoms by distance.
 
@@ -68,6 +78,8 @@ def pair_histograms(
         Block of a centre's element and its neighbour's, i8[S, S], or -1.
     n_blocks
         Blocks a structure.
+    neighbors, threads
+        As in :func:`matcompute_kernels.tasks.run_tasks`; a given list counts as reaching its cutoff inclusively.
 
     Returns
     -------
@@ -76,9 +88,16 @@ def pair_histograms(
     """
     out = np.zeros((len(batch), n_blocks, len(edges) - 1))
     reach = r_cut + TOLERANCE
-    for first, last in site_chunks(batch, reach, MAX_PAIRS):
-        pairs = neighbor_list(batch, reach, full=False, sites=(first, last), check=False)
-        _count(first, last, pairs.ptr, pairs.j, pairs.distance, batch.ptr, edges, element, place, out)
+    if neighbors is not None and r_cut <= neighbors.r_cut < reach:
+        reach = neighbors.r_cut
+
+    def start() -> Any:
+        def kernel(first: int, last: int, pairs: NeighborList) -> None:
+            _count(first, last, pairs.ptr, pairs.j, pairs.distance, batch.ptr, edges, element, place, out)
+
+        return kernel
+
+    run_tasks(batch, reach, MAX_PAIRS, start, full=False, neighbors=neighbors, threads=threads)
     return out
 
 

@@ -12,6 +12,7 @@ from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_dtype, check_species, species_index
 from matcompute_kernels.descriptors.pair_histogram import bin_edges, pair_histograms, shell_volumes
 from matcompute_kernels.elements import SYMBOLS
+from matcompute_kernels.neighbors import NeighborList
 
 __all__ = ["labels", "prdf"]
 
@@ -29,6 +30,8 @@ def prdf(
     bin_size: float = 0.1,
     *,
     dtype: Any = np.float64,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """Partial radial distribution functions: per atom of A, the density of its neighbours B in a shell (1/Å³).
 
@@ -49,6 +52,10 @@ def prdf(
         Width of the bins in Å.
     dtype
         float64 or float32 of the output.
+    neighbors
+        A full neighbour list of the batch that reaches at least as far, shared by several descriptors; None: made here.
+    threads
+        Threads to use; the result does not depend on it.
 
     Returns
     -------
@@ -70,7 +77,7 @@ def prdf(
     place = np.full((s, s), -1, np.int64)
     upper = np.triu_indices(s)
     place[upper] = np.arange(len(upper[0]))
-    counts = pair_histograms(packed, r_cut, edges, element, place, len(upper[0]))
+    counts = pair_histograms(packed, r_cut, edges, element, place, len(upper[0]), neighbors, threads)
     counts /= shell_volumes(edges)
     atoms = np.zeros((len(packed), s))
     np.add.at(atoms, (np.repeat(np.arange(len(packed)), packed.n_sites), element), 1.0)

@@ -15,6 +15,7 @@ from matcompute_kernels.descriptors.pair_histogram import (
     pair_histograms,
     shell_volumes,
 )
+from matcompute_kernels.neighbors import NeighborList
 
 __all__ = ["labels", "rdf"]
 
@@ -26,6 +27,8 @@ def rdf(
     *,
     per_atom: bool = False,
     dtype: Any = np.float64,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """Radial distribution function: neighbours of all atoms in a shell over its volume and the mean density.
 
@@ -45,6 +48,10 @@ def rdf(
         Whether to divide by the number of atoms (not the peer's).
     dtype
         float64 or float32 of the output.
+    neighbors
+        A full neighbour list of the batch that reaches at least as far, shared by several descriptors; None: made here.
+    threads
+        Threads to use; the result does not depend on it.
 
     Returns
     -------
@@ -62,7 +69,9 @@ def rdf(
     check_batch(packed)
     volumes = check_volumes(packed)
     element = np.zeros(len(packed.numbers), np.int64)
-    counts = pair_histograms(packed, r_cut, edges, element, np.zeros((1, 1), np.int64), 1)[:, 0]
+    counts = pair_histograms(
+        packed, r_cut, edges, element, np.zeros((1, 1), np.int64), 1, neighbors, threads
+    )[:, 0]
     counts /= shell_volumes(edges)
     counts /= (packed.n_sites / volumes)[:, None]
     if per_atom:

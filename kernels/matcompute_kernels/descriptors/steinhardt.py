@@ -14,12 +14,13 @@ from numba import njit
 from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_dtype, check_integer, check_positive
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.neighbors import neighbor_list, site_chunks
+from matcompute_kernels.neighbors import NeighborList
+from matcompute_kernels.tasks import run_tasks
 
 __all__ = ["labels", "steinhardt"]
 
 #: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 1_000_000
+MAX_PAIRS = 250_000
 #: Largest degree.
 L_MAX = 30
 
@@ -27,12 +28,14 @@ L_MAX = 30
 def steinhardt(
     batch: Any,
     r_cut: float,
-    l: int | Iterable[int] = (4, 6),  # noqa: E741 (the paper's name)
+    l: int | Iterable[int] = (4, 6),
     *,
     w: bool = True,
     average: bool = False,
     normalize_w: bool = True,
     dtype: Any = np.float64,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """Steinhardt order parameters q_l and w_l of every atom.
 
@@ -58,6 +61,10 @@ def steinhardt(
         Whether the w_l are those of the normalised q_lm (the ŵ_l of the paper).
     dtype
         float64 or float32 of the output.
+    neighbors
+        A full neighbour list of the batch that reaches at least as far, shared by several descriptors; None: made here.
+    threads
+        Threads to use; the result does not depend on it.
 
     Returns
     -------
@@ -85,14 +92,26 @@ def steinhardt(
     columns = np.concatenate([[0], np.cumsum(degrees + 1)])
     q = np.zeros((n_sites, columns[-1], 2))
     recurrence = _recurrence(int(degrees.max()))
-    for first, last in site_chunks(packed, r_cut, MAX_PAIRS):
-        pairs = neighbor_list(packed, r_cut, sites=(first, last), check=False)
-        _means(first, last, pairs.ptr, pairs.distance, pairs.vector, degrees, columns, *recurrence, q)
-    if average:
-        single, q = q, q.copy()
-        for first, last in site_chunks(packed, r_cut, MAX_PAIRS):
-            pairs = neighbor_list(packed, r_cut, sites=(first, last), check=False)
+    single = q
+
+    def start() -> Any:
+        def kernel(first: int, last: int, pairs: NeighborList) -> None:
+            _means(
+                first, last, pairs.ptr, pairs.distance, pairs.vector, degrees, columns, *recurrence, single
+            )
+
+        return kernel
+
+    def start_average() -> Any:
+        def kernel(first: int, last: int, pairs: NeighborList) -> None:
             _averages(first, last, pairs.ptr, pairs.j, single, q)
+
+        return kernel
+
+    run_tasks(packed, float(r_cut), MAX_PAIRS, start, neighbors=neighbors, threads=threads)
+    if average:
+        q = single.copy()
+        run_tasks(packed, float(r_cut), MAX_PAIRS, start_average, neighbors=neighbors, threads=threads)
     out = np.zeros((n_sites, len(degrees) * (2 if w else 1)))
     for k, degree in enumerate(degrees.tolist()):
         m1, m2, value = _three_j(degree) if w else (np.zeros(0, np.int64),) * 2 + (np.zeros(0),)
@@ -103,7 +122,7 @@ def steinhardt(
 
 def labels(
     r_cut: float = 0.0,
-    l: int | Iterable[int] = (4, 6),  # noqa: E741
+    l: int | Iterable[int] = (4, 6),
     *,
     w: bool = True,
     average: bool = False,
@@ -115,7 +134,7 @@ def labels(
     return [f"q{d}{mark}" for d in degrees] + ([f"w{d}{mark}" for d in degrees] if w else [])
 
 
-def _degrees(l: int | Iterable[int]) -> np.ndarray:  # noqa: E741
+def _degrees(l: int | Iterable[int]) -> np.ndarray:
     values = list(l) if isinstance(l, Iterable) else [l]
     for value in values:
         check_integer(0, L_MAX, l=value)

@@ -10,6 +10,7 @@ import numpy as np
 from matcompute_kernels.checks import check_integer, check_positive
 from matcompute_kernels.descriptors import mbtr as _mbtr
 from matcompute_kernels.errors import KernelInputError
+from matcompute_kernels.neighbors import NeighborList
 
 __all__ = ["labels", "valle_oganov"]
 
@@ -23,6 +24,8 @@ def valle_oganov(
     r_cut: float = 8.0,
     *,
     dtype: Any = np.float64,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """Valle-Oganov fingerprint: MBTR with the weighting and normalization of the paper.
 
@@ -46,6 +49,10 @@ def valle_oganov(
         Cutoff in Å.
     dtype
         float64 or float32 of the output.
+    neighbors
+        A full neighbour list of the batch that reaches at least as far, shared by several descriptors; None: made here.
+    threads
+        Threads to use; the result does not depend on it.
 
     Returns
     -------
@@ -58,7 +65,17 @@ def valle_oganov(
         If a structure is unfit, not periodic or has an element that is not in ``species``, or a parameter is wrong.
     """
     geometry, grid, weighting = _setting(function, n, sigma, r_cut)
-    return _mbtr.mbtr(batch, species, geometry, grid, weighting, normalization="valle_oganov", dtype=dtype)
+    return _mbtr.mbtr(
+        batch,
+        species,
+        geometry,
+        grid,
+        weighting,
+        normalization="valle_oganov",
+        dtype=dtype,
+        neighbors=neighbors,
+        threads=threads,
+    )
 
 
 def labels(
