@@ -21,6 +21,7 @@ from matcompute_kernels.descriptors.many_body import (
     smooth,
 )
 from matcompute_kernels.descriptors.mbtr import MAX_PAIRS, without_lattice
+from matcompute_kernels.descriptors.spectra import SparseSpectra
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList
@@ -41,10 +42,11 @@ def local_mbtr(
     normalization: str = "none",
     normalize_gaussians: bool = True,
     periodic: bool = True,
+    sparse: bool = False,
     dtype: Any = np.float64,
     neighbors: NeighborList | None = None,
     threads: int = 1,
-) -> np.ndarray:
+) -> Any:
     """Local many-body tensor representation of every atom (k = 2 or 3).
 
     dscribe 2.1.2's definition (``LMBTR``), bins and column order, with the central atom as element X. k = 3 has the
@@ -70,6 +72,8 @@ def local_mbtr(
         Whether a Gaussian has area 1, or height 1.
     periodic
         False: lattices are ignored.
+    sparse
+        Whether to return only the blocks of elements that occur in each structure.
     dtype
         float64 or float32.
     neighbors
@@ -79,7 +83,7 @@ def local_mbtr(
 
     Returns
     -------
-    ndarray
+    ndarray or SparseSpectra
         f[M, blocks · n], one row a site. Blocks of k = 2: X-X (always zero, as the peer's), then X-B; of k = 3: the
         upper triangle A ≤ C over X and the elements, then X-B-C with B slowest and X first in C.
 
@@ -108,8 +112,9 @@ def local_mbtr(
     s, n = len(numbers), broadening.n
     locals_, n_locals = local_species(element, packed.ptr, s)
     largest = int(n_locals.max(initial=1))
-    n_blocks = largest if degree == 2 else largest * largest + largest * (largest + 1) // 2
-    out = np.zeros((len(packed.numbers), _blocks(degree, s), n), dtype=kind)
+    n_blocks = _own_blocks(degree, largest)
+    row_ptr, block = _occurring_blocks(degree, locals_, n_locals, packed.n_sites)
+    values = np.zeros((len(block), n), dtype=kind)
     r_cut = weights.r_cut if weights.r_cut < np.inf else largest_extent(packed)
     if weights.function == "smooth_cutoff":  # the ends of an angle may lie twice the cutoff apart
         r_cut *= 2.0
@@ -139,13 +144,15 @@ def local_mbtr(
                 broadening.numbers,
                 factor,
                 normalization == "l2",
-                out,
+                row_ptr,
+                values,
             )
 
         return kernel
 
     run_tasks(packed, r_cut, MAX_PAIRS, start, neighbors=neighbors, threads=threads)
-    return out.reshape(len(out), -1)
+    spectra = SparseSpectra(values, row_ptr, block, tuple(_block_names(numbers, degree)))
+    return spectra if sparse else spectra.toarray()
 
 
 def labels(
@@ -158,32 +165,64 @@ def labels(
     geometry = check_geometry(geometry, _GEOMETRIES)
     degree = GEOMETRIES[geometry][0]
     centers = Broadening.from_grid(grid if grid is not None else {}).centers()
-    names = ["X", *(SYMBOLS[z] for z in check_species(species))]
-    e = len(names)
-    if degree == 2:
-        blocks = [f"X-{name}" for name in names]
-    else:
-        blocks = [f"{names[a]}-X-{names[c]}" for a in range(e) for c in range(a, e)]
-        blocks += [f"X-{names[b]}-{names[c]}" for b in range(1, e) for c in range(e)]
+    blocks = _block_names(check_species(species), degree)
     return [f"{block} {geometry}={x:.6g}" for block in blocks for x in centers]
 
 
-def _blocks(degree: int, s: int) -> int:
-    e = s + 1
-    return e if degree == 2 else e * (3 * e - 1) // 2
+def _block_names(numbers: np.ndarray, degree: int) -> list[str]:
+    names = ["X", *(SYMBOLS[z] for z in numbers)]
+    if degree == 2:
+        return [f"X-{name}" for name in names]
+    middle = [f"{a}-X-{c}" for k, a in enumerate(names) for c in names[k:]]
+    return middle + [f"X-{b}-{c}" for b in names[1:] for c in names]
+
+
+def _own_blocks(degree: int, m: int) -> int:
+    """Blocks that m elements of a structure make: X-B; or A-X-C and X-B-C (those with two X stay empty)."""
+    return m if degree == 2 else m * (m + 1) // 2 + m * m
+
+
+def _occurring_blocks(
+    degree: int, local_species: np.ndarray, n_local: np.ndarray, n_sites: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets i8[M + 1] and block numbers i4[B] of the sites' rows."""
+    e = local_species.shape[1] + 1
+    parts = []
+    for row, m, sites in zip(local_species.tolist(), n_local.tolist(), n_sites.tolist()):
+        own = [a + 1 for a in row[:m]]
+        blocks = own
+        if degree == 3:
+            blocks = [pair_block(a, c, e) for k, a in enumerate(own) for c in own[k:]]
+            blocks = blocks + [e * (e + 1) // 2 + (b - 1) * e + c for b in own for c in own]
+        parts.append(np.tile(np.array(blocks, np.int32), sites))
+    sizes = np.repeat([_own_blocks(degree, m) for m in n_local.tolist()], n_sites)
+    return (
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        np.concatenate([np.zeros(0, np.int32), *parts]),
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _finish(total: np.ndarray, factor: float, normalize: bool, out: np.ndarray) -> None:
-    """Scale the spectra of a site. OUTPUT: out f[blocks, n]; ``total`` is zero afterwards."""
+def _finish(
+    work: np.ndarray,
+    table: np.ndarray,
+    grid: np.ndarray,
+    total: np.ndarray,
+    factor: float,
+    normalize: bool,
+    out: np.ndarray,
+) -> None:
+    """Turn the cells of a site into scaled spectra. OUTPUT: out f[blocks, n]; ``work`` and ``total`` are zero after."""
+    for a in range(out.shape[0]):
+        collect(work, a, table, grid, total[a])
     if normalize:
         norm = 0.0
-        for a in range(total.shape[0]):
-            for m in range(total.shape[1]):
+        for a in range(out.shape[0]):
+            for m in range(out.shape[1]):
                 norm += total[a, m] * total[a, m]
         factor = 1.0 / np.sqrt(norm) if norm > 0.0 else 1.0
-    for a in range(total.shape[0]):
-        for m in range(total.shape[1]):
+    for a in range(out.shape[0]):
+        for m in range(out.shape[1]):
             out[a, m] = factor * total[a, m]
             total[a, m] = 0.0
 
@@ -207,12 +246,13 @@ def _local_pairs(
     grid: np.ndarray,
     factor: float,
     normalize: bool,
-    out: np.ndarray,
+    row_ptr: np.ndarray,
+    values: np.ndarray,
 ) -> None:
-    """k = 2 of the sites ``first:last``. OUTPUT: out f[M, S + 1, n]."""
+    """k = 2 of the sites ``first:last``. OUTPUT: values f[B, n], their blocks."""
     place = np.zeros(local_species.shape[1], np.int64)
     code, scale, longest = int(weighting[0]), weighting[2], weighting[3]
-    total = np.zeros((out.shape[1], out.shape[2]))
+    total = np.zeros((work.shape[0], values.shape[1]))
     structure = np.searchsorted(ptr, first, side="right") - 1
     site = first
     while site < last:
@@ -230,9 +270,7 @@ def _local_pairs(
                 elif code == 2:
                     w = 1.0 / (d * d)
                 deposit(work, place[element[neighbor[p]]], d if geometry == 0 else 1.0 / d, w, grid)
-            for a in range(m):
-                collect(work, a, table, grid, total[local_species[structure, a] + 1])
-            _finish(total, factor, normalize, out[i])
+            _finish(work, table, grid, total, factor, normalize, values[row_ptr[i] : row_ptr[i + 1]])
         structure += 1
         site = ptr[structure]
 
@@ -262,18 +300,18 @@ def _local_triplets(
     grid: np.ndarray,
     factor: float,
     normalize: bool,
-    out: np.ndarray,
+    row_ptr: np.ndarray,
+    values: np.ndarray,
 ) -> None:
-    """k = 3 of the sites ``first:last``. OUTPUT: out f[M, blocks, n]."""
-    n_species = local_species.shape[1]
-    e = n_species + 1
-    place = np.zeros(n_species, np.int64)
+    """k = 3 of the sites ``first:last``. OUTPUT: values f[B, n], their blocks."""
+    place = np.zeros(local_species.shape[1], np.int64)
     code, r_cut, scale, longest, sharpness = weighting
-    total = np.zeros((out.shape[1], out.shape[2]))
+    total = np.zeros((work.shape[0], values.shape[1]))
     structure = np.searchsorted(ptr, first, side="right") - 1
     site = first
     while site < last:
         m = n_local[structure]
+        middle = m * (m + 1) // 2
         for a in range(m):
             place[local_species[structure, a]] = a
         for i in range(site, min(last, ptr[structure + 1])):
@@ -300,20 +338,13 @@ def _local_triplets(
                         f_far = smooth(far, r_cut, sharpness) if far < r_cut else 0.0
                         w_center, w_p, w_q = f_p * f_q, f_p * f_far, f_q * f_far
                     cosine = 0.5 * (dp * dp + dq * dq - far * far) / (dp * dq)
-                    block = m * m + pair_block(min(a, c), max(a, c), m)
-                    deposit(work, block, _value(geometry, cosine), w_center, grid)
+                    deposit(
+                        work, pair_block(min(a, c), max(a, c), m), _value(geometry, cosine), w_center, grid
+                    )
                     cosine = 0.5 * (dp * dp + far * far - dq * dq) / (dp * far)
-                    deposit(work, a * m + c, _value(geometry, cosine), w_p, grid)
+                    deposit(work, middle + a * m + c, _value(geometry, cosine), w_p, grid)
                     cosine = 0.5 * (dq * dq + far * far - dp * dp) / (dq * far)
-                    deposit(work, c * m + a, _value(geometry, cosine), w_q, grid)
-            for a in range(m):
-                ga = local_species[structure, a] + 1
-                for c in range(m):
-                    gc = local_species[structure, c] + 1
-                    block = e * (e + 1) // 2 + (ga - 1) * e + gc
-                    collect(work, a * m + c, table, grid, total[block])
-                    if c >= a:
-                        collect(work, m * m + pair_block(a, c, m), table, grid, total[pair_block(ga, gc, e)])
-            _finish(total, factor, normalize, out[i])
+                    deposit(work, middle + c * m + a, _value(geometry, cosine), w_q, grid)
+            _finish(work, table, grid, total, factor, normalize, values[row_ptr[i] : row_ptr[i + 1]])
         structure += 1
         site = ptr[structure]

@@ -26,6 +26,7 @@ __all__ = [
     "check_geometry",
     "largest_extent",
     "local_species",
+    "occurring_blocks",
     "pair_block",
     "triplet_block",
 ]
@@ -151,6 +152,27 @@ def local_species(element: np.ndarray, ptr: np.ndarray, s: int) -> tuple[np.ndar
     return np.where(np.arange(s) < count[:, None], order, -1), count
 
 
+def occurring_blocks(
+    degree: int, local_species: np.ndarray, n_local: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the blocks that the structures' own elements make: offsets i8[N + 1] and block numbers i4[B], rising.
+
+    The blocks of a structure are in the order that :func:`pair_block` and :func:`triplet_block` give its own elements.
+    """
+    s = local_species.shape[1]
+    lists = []
+    for row, m in zip(local_species.tolist(), n_local.tolist()):
+        own = row[:m]
+        if degree == 1:
+            lists.append(own)
+        elif degree == 2:
+            lists.append([pair_block(a, b, s) for k, a in enumerate(own) for b in own[k:]])
+        else:
+            lists.append([triplet_block(a, b, c, s) for b in own for k, a in enumerate(own) for c in own[k:]])
+    offsets = np.concatenate([[0], np.cumsum([len(blocks) for blocks in lists])]).astype(np.int64)
+    return offsets, np.array([b for blocks in lists for b in blocks], np.int32)
+
+
 @njit(cache=True, nogil=True)
 def pair_block(a: int, b: int, s: int) -> int:
     """Place of the pair a ≤ b among s elements: upper triangle by rows."""
@@ -173,15 +195,16 @@ def add_singles(
     work: np.ndarray,
     table: np.ndarray,
     grid: np.ndarray,
-    out: np.ndarray,
+    base: np.ndarray,
+    values: np.ndarray,
 ) -> None:
-    """k = 1: the atomic numbers. OUTPUT: adds to out f8[N, S, n]."""
+    """k = 1: the atomic numbers. OUTPUT: adds to values f8[B, n]."""
     for s in range(ptr.shape[0] - 1):
         for a in range(n_local[s]):
             for i in range(ptr[s], ptr[s + 1]):
                 if element[i] == local_species[s, a]:
-                    deposit(work, 0, float(numbers[i]), 1.0, grid)
-            collect(work, 0, table, grid, out[s, local_species[s, a]])
+                    deposit(work, a, float(numbers[i]), 1.0, grid)
+            collect(work, a, table, grid, values[base[s] + a])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -201,11 +224,11 @@ def add_pairs(
     work: np.ndarray,
     table: np.ndarray,
     grid: np.ndarray,
-    out: np.ndarray,
+    base: np.ndarray,
+    values: np.ndarray,
 ) -> None:
-    """k = 2: a half list of the sites ``first:last``, each pair once. OUTPUT: adds to out f8[N, blocks, n]."""
-    n_species = local_species.shape[1]
-    place = np.zeros(n_species, np.int64)
+    """k = 2: a half list of the sites ``first:last``, each pair once. OUTPUT: adds to values f8[B, n]."""
+    place = np.zeros(local_species.shape[1], np.int64)
     code, scale, longest = int(weighting[0]), weighting[2], weighting[3]
     structure = np.searchsorted(ptr, first, side="right") - 1
     site = first
@@ -227,10 +250,8 @@ def add_pairs(
                     w = 1.0 / (d * d)
                 x = d if geometry == 0 else 1.0 / d
                 deposit(work, pair_block(min(a, b), max(a, b), m), x, w, grid)
-        for a in range(m):
-            for b in range(a, m):
-                block = pair_block(local_species[structure, a], local_species[structure, b], n_species)
-                collect(work, pair_block(a, b, m), table, grid, out[structure, block])
+        for block in range(base[structure + 1] - base[structure]):
+            collect(work, block, table, grid, values[base[structure] + block])
         structure += 1
         site = ptr[structure]
 
@@ -260,14 +281,14 @@ def add_triplets(
     work: np.ndarray,
     table: np.ndarray,
     grid: np.ndarray,
-    out: np.ndarray,
+    base: np.ndarray,
+    values: np.ndarray,
 ) -> None:
     """k = 3: a full list of the sites ``first:last``, which are the middle atoms.
 
-    OUTPUT: adds to out f8[N, blocks, n].
+    OUTPUT: adds to values f8[B, n].
     """
-    n_species = local_species.shape[1]
-    place = np.zeros(n_species, np.int64)
+    place = np.zeros(local_species.shape[1], np.int64)
     code, r_cut, scale, longest, sharpness = weighting
     room = 0
     for k in range(last - first):
@@ -312,15 +333,7 @@ def add_triplets(
                         value = np.arccos(value) * (180.0 / np.pi)
                     a, c = min(kp, kind[q]), max(kp, kind[q])
                     deposit(work, triplet_block(a, middle, c, m), value, weight, grid)
-        for b in range(m):
-            for a in range(m):
-                for c in range(a, m):
-                    block = triplet_block(
-                        local_species[structure, a],
-                        local_species[structure, b],
-                        local_species[structure, c],
-                        n_species,
-                    )
-                    collect(work, triplet_block(a, b, c, m), table, grid, out[structure, block])
+        for block in range(base[structure + 1] - base[structure]):
+            collect(work, block, table, grid, values[base[structure] + block])
         structure += 1
         site = ptr[structure]

@@ -20,9 +20,11 @@ from matcompute_kernels.descriptors.many_body import (
     check_geometry,
     largest_extent,
     local_species,
+    occurring_blocks,
     pair_block,
     triplet_block,
 )
+from matcompute_kernels.descriptors.spectra import SparseSpectra
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList
@@ -46,10 +48,11 @@ def mbtr(
     normalization: str = "none",
     normalize_gaussians: bool = True,
     periodic: bool = True,
+    sparse: bool = False,
     dtype: Any = np.float64,
     neighbors: NeighborList | None = None,
     threads: int = 1,
-) -> np.ndarray:
+) -> Any:
     """Many-body tensor representation of degree k = 1, 2 or 3: one smeared spectrum per combination of elements.
 
     dscribe 2.1.2's definition (``MBTR``), bins and column order. Sums run over the infinite crystal, each pair or
@@ -81,6 +84,8 @@ def mbtr(
         Whether a Gaussian has area 1, or height 1.
     periodic
         False: lattices are ignored.
+    sparse
+        Whether to return only the blocks of elements that occur in each structure.
     dtype
         float64 or float32 of the output.
     neighbors
@@ -90,9 +95,9 @@ def mbtr(
 
     Returns
     -------
-    ndarray
+    ndarray or SparseSpectra
         f[N, blocks · n]; blocks of n bins by elements in rising Z: A; A ≤ B; or (middle B, A ≤ C) with B slowest.
-        For many elements, describe structures in parts: a row of k = 3 has S²(S+1)/2 blocks.
+        For many elements ask for ``sparse``: a row of k = 3 has S²(S+1)/2 blocks.
 
     Raises
     ------
@@ -138,13 +143,24 @@ def mbtr(
             index,
         )
     s, n = len(numbers), broadening.n
-    out = np.zeros((len(packed), block_count(degree, s), n))
     locals_, n_locals = local_species(element, packed.ptr, s)
     n_blocks = block_count(degree, int(n_locals.max(initial=1)))
+    base, block = occurring_blocks(degree, locals_, n_locals)
+    values = np.zeros((len(block), n))
 
     def start() -> Any:
         work = broadening.work(n_blocks)
-        common = (packed.ptr, element, locals_, n_locals, work, broadening.table, broadening.numbers, out)
+        common = (
+            packed.ptr,
+            element,
+            locals_,
+            n_locals,
+            work,
+            broadening.table,
+            broadening.numbers,
+            base,
+            values,
+        )
         if degree == 1:
             return common
         code, setting = GEOMETRIES[geometry][1], weights.numbers()
@@ -163,16 +179,19 @@ def mbtr(
         r_cut = weights.r_cut if weights.r_cut < np.inf else largest_extent(packed)
         run_tasks(packed, r_cut, MAX_PAIRS, start, full=degree == 3, neighbors=neighbors, threads=threads)
     if not normalize_gaussians:
-        out *= float(grid["sigma"]) * np.sqrt(2.0 * np.pi)  # type: ignore[index]
+        values *= float(grid["sigma"]) * np.sqrt(2.0 * np.pi)  # type: ignore[index]
+    sizes = np.diff(base)
     if normalization == "valle_oganov" and degree > 1:
-        out *= _valle_oganov_factors(packed.volumes, element, packed.ptr, s, degree)[:, :, None]
+        factors = _valle_oganov_factors(packed.volumes, element, packed.ptr, s, degree)
+        values *= factors[np.repeat(np.arange(len(packed)), sizes), block][:, None]
     elif normalization == "n_atoms":
-        out /= packed.n_sites[:, None, None]
-    rows = out.reshape(len(packed), -1)
-    if normalization == "l2":
-        norm = np.linalg.norm(rows, axis=1)
-        rows /= np.where(norm > 0, norm, 1.0)[:, None]
-    return rows.astype(kind, copy=False)
+        values /= np.repeat(packed.n_sites, sizes)[:, None]
+    elif normalization == "l2":
+        norm = np.sqrt(np.add.reduceat((values**2).sum(axis=1), base[:-1]) if len(packed) else np.zeros(0))
+        values /= np.repeat(np.where(norm > 0, norm, 1.0), sizes)[:, None]
+    names = tuple(_block_names(numbers, degree))
+    spectra = SparseSpectra(values.astype(kind, copy=False), base, block, names)
+    return spectra if sparse else spectra.toarray()
 
 
 def labels(
@@ -185,18 +204,17 @@ def labels(
     geometry = check_geometry(geometry, tuple(GEOMETRIES))
     degree = GEOMETRIES[geometry][0]
     centers = Broadening.from_grid(grid if grid is not None else {}).centers()
-    names = [SYMBOLS[z] for z in check_species(species)]
-    s = len(names)
-    blocks: list[str] = [""] * block_count(degree, s)
-    for a in range(s):
-        if degree == 1:
-            blocks[a] = names[a]
-        for b in range(a if degree == 2 else 0, s):
-            if degree == 2:
-                blocks[pair_block(a, b, s)] = f"{names[a]}-{names[b]}"
-            for c in range(a, s) if degree == 3 else ():
-                blocks[triplet_block(a, b, c, s)] = f"{names[a]}-{names[b]}-{names[c]}"
+    blocks = _block_names(check_species(species), degree)
     return [f"{block} {geometry}={x:.6g}" for block in blocks for x in centers]
+
+
+def _block_names(numbers: np.ndarray, degree: int) -> list[str]:
+    names = [SYMBOLS[z] for z in numbers]
+    if degree == 1:
+        return names
+    if degree == 2:
+        return [f"{a}-{b}" for k, a in enumerate(names) for b in names[k:]]
+    return [f"{a}-{b}-{c}" for b in names for k, a in enumerate(names) for c in names[k:]]
 
 
 def without_lattice(batch: Any) -> Any:

@@ -23,10 +23,11 @@ def valle_oganov(
     sigma: float = 0.05,
     r_cut: float = 8.0,
     *,
+    sparse: bool = False,
     dtype: Any = np.float64,
     neighbors: NeighborList | None = None,
     threads: int = 1,
-) -> np.ndarray:
+) -> Any:
     """Valle-Oganov fingerprint: MBTR with the weighting and normalization of the paper.
 
     dscribe 2.1.2's definition (``ValleOganov``) and column order. ``distance``: grid from 0 to r_cut, weight 1/r²,
@@ -47,6 +48,8 @@ def valle_oganov(
         Standard deviation of the Gaussians in Å or degrees.
     r_cut
         Cutoff in Å.
+    sparse
+        Whether to return only the blocks of elements that occur in each structure.
     dtype
         float64 or float32 of the output.
     neighbors
@@ -56,7 +59,7 @@ def valle_oganov(
 
     Returns
     -------
-    ndarray
+    ndarray or SparseSpectra
         f[N, S(S+1)/2 · n] or f[N, S²(S+1)/2 · n], blocks as in :func:`matcompute_kernels.mbtr`.
 
     Raises
@@ -72,6 +75,7 @@ def valle_oganov(
         grid,
         weighting,
         normalization="valle_oganov",
+        sparse=sparse,
         dtype=dtype,
         neighbors=neighbors,
         threads=threads,
