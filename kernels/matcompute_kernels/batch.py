@@ -207,7 +207,7 @@ class Batch:
         from pymatgen.core import Lattice, Structure
 
         one = self[index]
-        lattice = Lattice(one.cell[0], pbc=tuple(bool(p) for p in one.pbc[0]))
+        lattice = Lattice(one.cell[0], pbc=(bool(one.pbc[0, 0]), bool(one.pbc[0, 1]), bool(one.pbc[0, 2])))
         return Structure(lattice, one.numbers.tolist(), one.positions, coords_are_cartesian=True)
 
     def iter_atoms(self) -> Iterator[Atoms]:
@@ -237,7 +237,7 @@ def as_batch(structures: Batch | Atoms | Structure | Iterable[Atoms | Structure]
     if _kind(structures) is not None:
         structures = [structures]  # type: ignore[list-item]
     try:
-        items = list(structures)  # type: ignore[arg-type]
+        items = list(structures)  # type: ignore[arg-type, unused-ignore]
     except TypeError:
         raise KernelInputError(
             f"expected a Batch, ASE Atoms, pymatgen Structures or a list of them, not {type(structures).__name__}"

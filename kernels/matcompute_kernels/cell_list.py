@@ -444,7 +444,7 @@ def _write(
         vector_out[n, 1] = dx * f01 + dy * f11 + dz * f21
         vector_out[n, 2] = dx * f02 + dy * f12 + dz * f22
         n += np.uint64(1)
-    return np.int64(n)
+    return np.int64(n)  # type: ignore[return-value]
 
 
 @njit(cache=True, nogil=True)

@@ -63,9 +63,9 @@ def structure_problems(batch: Batch, species: Iterable[int | str] | None = None)
     flat = finite & (
         _normalized_volume(np.where(finite[:, None, None], batch.cell, 0.0), batch.pbc) < FLATTEST
     )
-    for i in np.flatnonzero(flat):
+    for i in np.flatnonzero(flat).tolist():
         problems.setdefault(
-            int(i),
+            i,
             "singular cell: the periodic lattice vectors are zero or linearly dependent; set pbc or cell",
         )
     if species is not None:

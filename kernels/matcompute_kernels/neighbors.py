@@ -174,7 +174,8 @@ def neighbor_list(
             array.resize((room, *array.shape[1:]), refcheck=False)
     for array in arrays:
         array.resize((n_pairs, *array.shape[1:]), refcheck=False)
-    return NeighborList(ptr[first:], *arrays, r_cut=float(r_cut), full=full, first=first)
+    j, shift, distance, vector = arrays
+    return NeighborList(ptr[first:], j, shift, distance, vector, float(r_cut), full, first)
 
 
 def expected_pairs(batch: Batch, r_cut: float) -> np.ndarray:

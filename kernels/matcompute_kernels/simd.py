@@ -13,9 +13,12 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic as numba_intrinsic
 
 __all__ = ["PADDING", "append_near"]
+
+# An intrinsic is written as (typing context, types) → (signature, code) and called with values.
+intrinsic: Any = numba_intrinsic
 
 _WIDTH = 8
 #: Readable entries that :func:`append_near` needs behind the last candidate, and writable ones behind the last hit.

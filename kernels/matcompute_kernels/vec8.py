@@ -26,7 +26,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import lower_builtin, models, register_model
 
 __all__ = [
     "LANES",
@@ -44,6 +45,9 @@ __all__ = [
     "store_rows",
     "zero_rows",
 ]
+
+# An intrinsic is written as (typing context, types) → (signature, code) and called with values.
+intrinsic: Any = numba_intrinsic
 
 #: Entries of a Vec8.
 LANES = 8

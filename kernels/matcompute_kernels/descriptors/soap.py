@@ -84,13 +84,13 @@ def soap(
     dtype
         float64 or float32 of the result (computed in float64).
     weighting
-        dscribe's density weighting: ``function`` ``"poly"`` (c, m, r0), ``"pow"`` (c, d, m, r0) or ``"exp"`` (c, d, r0),
-        and ``w0``, the weight of the central atom.
+        dscribe's density weighting: ``function`` ``"poly"`` (c, m, r0), ``"pow"`` (c, d, m, r0) or ``"exp"``
+        (c, d, r0), and ``w0``, the weight of the central atom.
     smoothing
         Width in Å of featomic's shifted-cosine smoothing below r_cut; None: a step.
     scaling
-        ``scale`` (Å), ``rate`` and ``exponent`` of the density's decay rate/(rate + (r/scale)^exponent), Willatt et al.,
-        Phys. Chem. Chem. Phys. 20, 29661 (2018).
+        ``scale`` (Å), ``rate`` and ``exponent`` of the density's decay rate/(rate + (r/scale)^exponent): Willatt et
+        al., Phys. Chem. Chem. Phys. 20, 29661 (2018).
     neighbors
         A full neighbour list of the batch that reaches at least as far; None: made here, chunk by chunk.
     threads
@@ -110,8 +110,9 @@ def soap(
 
     Notes
     -----
-    Definitions: dscribe 2.1 ``soap.py`` and ``ext/soapGTO.cpp``; featomic 0.6 ``soap/power_spectrum.rs``. Bartók, Kondor
-    and Csányi, Phys. Rev. B 87, 184115 (2013). Radial functions come from tables accurate to 2·10⁻¹² of the largest value.
+    Definitions: dscribe 2.1 ``soap.py`` and ``ext/soapGTO.cpp``; featomic 0.6 ``soap/power_spectrum.rs``. Bartók,
+    Kondor and Csányi, Phys. Rev. B 87, 184115 (2013). Radial functions come from tables that are accurate to 2·10⁻¹²
+    of the largest value.
     """
     batch = as_batch(batch)
     dtype = check_dtype(dtype)
@@ -327,7 +328,8 @@ class _Model:
         block: np.ndarray,
     ) -> None:
         """Write the rows of a chunk of sites."""
-        site_rows(
+        write: Any = site_rows
+        write(
             pairs.ptr,
             pairs.j,
             pairs.distance,
@@ -353,7 +355,8 @@ class _Model:
         block: np.ndarray,
     ) -> None:
         """Add a chunk of sites to the averages of their structures."""
-        structure_rows(
+        write: Any = structure_rows
+        write(
             pairs.ptr,
             pairs.j,
             pairs.distance,

@@ -269,8 +269,8 @@ def expand_site(
     """Add the ordered neighbours of one site to the coefficients.
 
     ``ends[s]`` is where slot s ends among the neighbours; the site is number ``member`` of a group of ``group``.
-    OUTPUT: coefficients f8[slots, group·(l_max + 1)², 8·blocks] (added to). harmonics f8[(l_max + 1)², BLOCK] and radial
-    f8[BLOCK, (l_max + 1)·8·blocks] are work space.
+    OUTPUT: coefficients f8[slots, group·(l_max + 1)², 8·blocks] (added to). harmonics f8[(l_max + 1)², BLOCK] and
+    radial f8[BLOCK, (l_max + 1)·8·blocks] are work space.
     """
     l_max, blocks = pieces.shape[1] - 1, pieces.shape[2]
     wide = 8 * blocks

@@ -151,7 +151,9 @@ def soap_layout(
         If the compression is unknown or names elements that are not in species.
     """
     numbers = check_species(species)
-    options = {"mode": compression or "off"} if not isinstance(compression, Mapping) else dict(compression)
+    options: dict[str, Any] = (
+        {"mode": compression or "off"} if not isinstance(compression, Mapping) else dict(compression)
+    )
     mode = options.get("mode", "off")
     unknown = set(options) - {"mode", "species_weighting", "groups", "pairs"}
     if mode not in _MODES or unknown:
