@@ -69,6 +69,23 @@ def test_batch_of_parts(crystal, rotated, monkeypatch):
     np.testing.assert_allclose(single, rows, rtol=1e-6)
 
 
+def test_sparse(crystal, monkeypatch):
+    batch = [crystal, Atoms("O"), crystal[[1, 2]], crystal]
+    setting = SETTING | {"species": ["H", "O", "Na", "Mg", "Cl", "K", "Fe"]}
+    dense = acsf(batch, **setting)
+    monkeypatch.setattr(module, "MAX_PAIRS", 100)
+    sparse, derivatives = acsf(batch, **setting, sparse=True, derivatives=True)
+    np.testing.assert_allclose(sparse.toarray(), dense, rtol=1e-13)
+    np.testing.assert_array_equal(sparse.tocsr().toarray(), sparse.toarray())
+    assert sparse.nbytes < dense.nbytes / 3
+    assert sparse.layout.labels() == feature_labels("acsf", **setting)
+    assert set(sparse.row(5)) == {("O", "any"), ("O", "O")}
+    assert derivatives.strain.shape == (13, 3, 3, dense.shape[1])
+    single = acsf(batch, **setting, sparse=True, dtype="float32", threads=2)
+    assert single.values.dtype == np.float32
+    np.testing.assert_allclose(single.toarray(), dense, rtol=1e-6)
+
+
 def test_buffer_overflow(crystal):
     """More triplets of one pair of elements than the buffer holds."""
     aluminium = Atoms("Al", cell=[[0, 2.0, 2.0], [2.0, 0, 2.0], [2.0, 2.0, 0]], pbc=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,8 @@ import numpy as np
 from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_dtype, check_positive, check_species, species_index
 from matcompute_kernels.descriptors.acsf_kernel import fill_rows
+from matcompute_kernels.descriptors.acsf_layout import SparseRows, SymmetryFunctions
 from matcompute_kernels.descriptors.derivatives import Derivatives
-from matcompute_kernels.elements import SYMBOLS
-from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList
 from matcompute_kernels.tasks import run_tasks
 
@@ -34,6 +32,7 @@ def acsf(
     *,
     periodic: bool = True,
     derivatives: bool = False,
+    sparse: bool = False,
     dtype: Any = np.float64,
     neighbors: NeighborList | None = None,
     threads: int = 1,
@@ -65,6 +64,8 @@ def acsf(
         False: lattices are ignored.
     derivatives
         Whether to return also the analytic derivatives.
+    sparse
+        Whether to return only the blocks of the elements that occur in each structure.
     dtype
         float64 or float32 of the output.
     neighbors
@@ -74,7 +75,7 @@ def acsf(
 
     Returns
     -------
-    ndarray or (ndarray, Derivatives)
+    ndarray or BlockSparse, or a pair of it and Derivatives
         f[M, F], one row a site: for each element in rising Z G1, the G2 and the G3; then for each pair of elements
         (lower triangle by rows) the G4 and the G5. With ``derivatives`` also those by positions and strain.
 
@@ -93,7 +94,7 @@ def acsf(
     kind = check_dtype(dtype)
     packed = as_batch(batch)
     numbers = check_species(species)
-    functions = _Functions.from_parameters(g2, g3, g4, g5)
+    functions = SymmetryFunctions.from_parameters(g2, g3, g4, g5)
     if not periodic:
         packed = type(packed)(
             packed.numbers, packed.positions, packed.cell, np.zeros_like(packed.pbc), packed.ptr
@@ -101,7 +102,8 @@ def acsf(
     check_batch(packed, numbers.tolist())
     element = species_index(packed, numbers)
     s = len(numbers)
-    out = np.zeros((len(element), functions.count(s)), dtype=kind)
+    out = np.zeros((0 if sparse else len(element), functions.count(s)), dtype=kind)
+    rows = SparseRows(functions, numbers, element, packed.ptr) if sparse else None
     parts: dict[int, Derivatives] = {}
     arrays = functions.arrays
 
@@ -109,6 +111,7 @@ def acsf(
 
     def start() -> Any:
         def kernel(first: int, last: int, pairs: NeighborList) -> None:
+            target = np.zeros((last - first, functions.count(s)), dtype=kind) if sparse else out
             fill(
                 first,
                 last,
@@ -120,8 +123,11 @@ def acsf(
                 element,
                 s,
                 *arrays,
-                out,
+                first if sparse else 0,
+                target,
             )
+            if rows is not None:
+                rows.take(first, target)
             if derivatives:
                 from matcompute_kernels.descriptors.acsf_derivatives import fill_derivatives
 
@@ -130,11 +136,12 @@ def acsf(
         return kernel
 
     run_tasks(packed, float(r_cut), MAX_PAIRS, start, neighbors=neighbors, threads=threads)
+    result = out if rows is None else rows.join(kind)
     if derivatives:
-        return out, Derivatives.concatenate(
+        return result, Derivatives.concatenate(
             [parts[first] for first in sorted(parts)], functions.count(s), kind
         )
-    return out
+    return result
 
 
 def labels(
@@ -147,77 +154,5 @@ def labels(
     **_: Any,
 ) -> list[str]:
     """Return the name of each column."""
-    functions = _Functions.from_parameters(g2, g3, g4, g5)
-    names = [SYMBOLS[z] for z in check_species(species)]
-    result = []
-    for name in names:
-        result.append(f"{name} G1")
-        result += [f"{name} G2 eta={eta:g} r_s={r_s:g}" for eta, r_s in functions.g2]
-        result += [f"{name} G3 kappa={kappa:g}" for kappa in functions.g3]
-    for high in range(len(names)):
-        for low in range(high + 1):
-            for which, parameters in (("G4", functions.g4), ("G5", functions.g5)):
-                result += [
-                    f"{names[low]}-{names[high]} {which} eta={eta:g} zeta={zeta:g} lambda={lam:g}"
-                    for eta, zeta, lam in parameters
-                ]
-    return result
-
-
-@dataclass(frozen=True, eq=False)
-class _Functions:
-    """The parameters as arrays: g2 f8[., 2], g3 f8[.], g4 and g5 f8[., 3]."""
-
-    g2: np.ndarray
-    g3: np.ndarray
-    g4: np.ndarray
-    g5: np.ndarray
-
-    @classmethod
-    def from_parameters(cls, g2: Any, g3: Any, g4: Any, g5: Any) -> _Functions:
-        return cls(
-            _parameters("g2", g2, 2, "(eta, r_s)"),
-            _parameters("g3", g3, 1, "kappa")[:, 0],
-            _parameters("g4", g4, 3, "(eta, zeta, lambda)"),
-            _parameters("g5", g5, 3, "(eta, zeta, lambda)"),
-        )
-
-    @property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """What the kernels take: g2, g3, and for G4 and G5 the distinct η, the distinct (ζ, λ) and which is which."""
-        return (self.g2, np.ascontiguousarray(self.g3), *_distinct(self.g4), *_distinct(self.g5))
-
-    def count(self, s: int) -> int:
-        """Number of columns for s elements."""
-        return (1 + len(self.g2) + len(self.g3)) * s + (len(self.g4) + len(self.g5)) * (s * (s + 1) // 2)
-
-
-def _parameters(name: str, value: Any, width: int, meaning: str) -> np.ndarray:
-    if value is None:
-        return np.zeros((0, width))
-    try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.zeros(())
-    if array.size == 0 and array.ndim > 0:
-        return np.zeros((0, width))
-    if width == 1 and array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or array.shape[1] != width or not np.isfinite(array).all():
-        raise KernelInputError(f"{name} must be a list of finite {meaning}, not {value!r}")
-    if width == 3 and (array[:, 1] <= 0).any():
-        raise KernelInputError(f"{name} needs zeta above 0")
-    if width == 3 and (np.abs(array[:, 2]) > 1).any() and (array[:, 1] % 1 != 0).any():
-        raise KernelInputError(f"{name} needs lambda between -1 and 1")
-    if width > 1 and (array[:, 0] < 0).any():
-        raise KernelInputError(f"{name} needs eta of 0 or more")
-    return np.ascontiguousarray(array)
-
-
-def _distinct(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct η f8[E], distinct (ζ, λ) f8[A, 2] and the numbers of both for each function, i8[., 2]."""
-    if not len(parameters):
-        return np.zeros(0), np.zeros((0, 2)), np.zeros((0, 2), np.int64)
-    etas, of_eta = np.unique(parameters[:, 0], return_inverse=True)
-    angular, of_angular = np.unique(parameters[:, 1:], axis=0, return_inverse=True)
-    return etas, np.ascontiguousarray(angular), np.column_stack([of_eta.ravel(), of_angular.ravel()])
+    functions = SymmetryFunctions.from_parameters(g2, g3, g4, g5)
+    return functions.labels(check_species(species))

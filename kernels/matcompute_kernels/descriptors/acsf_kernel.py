@@ -158,9 +158,10 @@ def fill_rows(
     etas5: np.ndarray,
     angular5: np.ndarray,
     which5: np.ndarray,
+    offset: int,
     out: np.ndarray,
 ) -> None:
-    """Symmetry functions of the sites ``first:last``. OUTPUT: out f[M, F], those rows."""
+    """Symmetry functions of the sites ``first:last``. OUTPUT: out f[., F], row ``i - offset`` for site i."""
     n2, n3, n4, n5 = g2.shape[0], g3.shape[0], which4.shape[0], which5.shape[0]
     radial_columns = 1 + n2 + n3
     room = 0
@@ -263,4 +264,4 @@ def fill_rows(
                                 )  # fmt: skip
                             n = 0
         for c in range(out.shape[1]):
-            out[i, c] = row[c]
+            out[i - offset, c] = row[c]
