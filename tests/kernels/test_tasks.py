@@ -75,3 +75,9 @@ def test_list_that_does_not_fit(batch, name):
             function(batch, neighbors=shared)
     with pytest.raises(KernelInputError, match="threads"):
         function(batch, threads=0)
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
+def test_no_structures(batch, name):
+    rows = DESCRIPTORS[name]([])
+    assert rows.shape == (0, DESCRIPTORS[name](batch[:1]).shape[1])

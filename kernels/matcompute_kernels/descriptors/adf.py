@@ -110,7 +110,7 @@ def adf(
         out /= np.where(total > 0, total, 1.0)
     elif normalization == "per_atom":
         out /= packed.n_sites[:, None, None]
-    return out.reshape(len(packed), -1).astype(kind, copy=False)
+    return out.reshape(len(packed), out.shape[1] * n_bins).astype(kind, copy=False)
 
 
 def labels(

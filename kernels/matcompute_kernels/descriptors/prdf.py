@@ -82,7 +82,7 @@ def prdf(
     atoms = np.zeros((len(packed), s))
     np.add.at(atoms, (np.repeat(np.arange(len(packed)), packed.n_sites), element), 1.0)
     counts /= np.maximum(atoms, 1.0)[:, upper[0], None]
-    return counts.reshape(len(packed), -1).astype(kind, copy=False)
+    return counts.reshape(len(packed), len(upper[0]) * (len(edges) - 1)).astype(kind, copy=False)
 
 
 def labels(species: Iterable[int | str], r_cut: float = 20.0, bin_size: float = 0.1, **_: Any) -> list[str]:

@@ -54,7 +54,7 @@ class SparseSpectra:
         n = self.values.shape[1]
         out = np.zeros((len(self), len(self.names), n), self.values.dtype)
         out[np.repeat(np.arange(len(self)), np.diff(self.row_ptr)), self.block] = self.values
-        return out.reshape(len(self), -1)
+        return out.reshape(self.shape)
 
     def tocsr(self) -> Any:
         """Return a ``scipy.sparse.csr_array``."""
