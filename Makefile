@@ -31,6 +31,7 @@ demo: venv
 	@test -f $(DEMO)/matcompute.toml || $(BIN)/matcompute init $(DEMO)
 	@$(BIN)/matcompute --workspace $(DEMO) campaign run workflows/campaigns/al-intermetallics.yaml
 	@$(BIN)/matcompute --workspace $(DEMO) campaign report al-intermetallics
+	@$(BIN)/matcompute --workspace $(DEMO) workspace stop >/dev/null  # leave no daemon behind
 
 test: venv
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -207,7 +207,8 @@ class Batch:
         from pymatgen.core import Lattice, Structure
 
         one = self[index]
-        lattice = Lattice(one.cell[0], pbc=(bool(one.pbc[0, 0]), bool(one.pbc[0, 1]), bool(one.pbc[0, 2])))
+        pbc = one.pbc[0]
+        lattice = Lattice(one.cell[0], pbc=(bool(pbc[0]), bool(pbc[1]), bool(pbc[2])))
         return Structure(lattice, one.numbers.tolist(), one.positions, coords_are_cartesian=True)
 
     def iter_atoms(self) -> Iterator[Atoms]:

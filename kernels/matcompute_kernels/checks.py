@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import njit
 
 from matcompute_kernels.elements import MAX_Z, SYMBOLS
 from matcompute_kernels.errors import KernelInputError
@@ -81,10 +82,54 @@ def structure_problems(batch: Batch, species: Iterable[int | str] | None = None)
 
 def check_batch(batch: Batch, species: Iterable[int | str] | None = None) -> None:
     """Raise :class:`KernelInputError` for the first unfit structure (see :func:`structure_problems`)."""
+    known = np.ones(256, dtype=np.bool_)
+    if species is not None:
+        known[:] = False
+        known[check_species(species)] = True
+    if _all_fit(batch.numbers, batch.positions, batch.cell, batch.pbc, batch.ptr, known):
+        return
     problems = structure_problems(batch, species)
     if problems:
         index, text = next(iter(problems.items()))
         raise KernelInputError(text, index)
+
+
+@njit(cache=True, nogil=True)
+def _all_fit(
+    numbers: np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray,
+    pbc: np.ndarray,
+    ptr: np.ndarray,
+    known: np.ndarray,
+) -> bool:
+    """Whether :func:`structure_problems` has nothing to tell: one pass, no temporaries."""
+    for k in range(numbers.shape[0]):
+        if not (known[numbers[k]] and np.isfinite(positions[k, 0] + positions[k, 1] + positions[k, 2])):
+            return False
+    unit = np.zeros((3, 3))
+    for i in range(ptr.shape[0] - 1):
+        if ptr[i] == ptr[i + 1]:
+            return False
+        for k in range(3):
+            x, y, z = cell[i, k, 0], cell[i, k, 1], cell[i, k, 2]
+            length = np.sqrt(x * x + y * y + z * z)
+            if not np.isfinite(length):
+                return False
+            unit[k] = 0.0
+            if length > 0.0:
+                unit[k, 0], unit[k, 1], unit[k, 2] = x / length, y / length, z / length
+        a, b, c = unit[0], unit[1], unit[2]
+        ab = a[0] * b[0] + a[1] * b[1] + a[2] * b[2] if pbc[i, 0] and pbc[i, 1] else 0.0
+        bc = b[0] * c[0] + b[1] * c[1] + b[2] * c[2] if pbc[i, 1] and pbc[i, 2] else 0.0
+        ca = c[0] * a[0] + c[1] * a[1] + c[2] * a[2] if pbc[i, 2] and pbc[i, 0] else 0.0
+        for k in range(3):
+            if pbc[i, k] and unit[k, 0] == 0.0 and unit[k, 1] == 0.0 and unit[k, 2] == 0.0:
+                return False
+        # A little stricter than FLATTEST: what fails here is looked at again.
+        if 1.0 + 2.0 * ab * bc * ca - ab * ab - bc * bc - ca * ca < 1.01 * FLATTEST * FLATTEST + 1e-14:
+            return False
+    return True
 
 
 def check_species(species: Iterable[int | str]) -> np.ndarray:

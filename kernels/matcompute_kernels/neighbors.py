@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numba import njit
 
 from matcompute_kernels.batch import Batch, as_batch
-from matcompute_kernels.cell_list import fill_pairs
+from matcompute_kernels.cell_list import fill_pairs, turn_cell
 from matcompute_kernels.checks import check_batch, check_positive
 
 if TYPE_CHECKING:
@@ -141,8 +142,10 @@ def neighbor_list(
         int(np.searchsorted(batch.ptr, first, side="right")) - 1,
         int(np.searchsorted(batch.ptr, last, side="left")),
     )
-    guess = expected_pairs(batch[structures] if sites else batch, r_cut) if last > first else np.zeros(1)
-    share = (last - first) / max(1, int(batch.ptr[structures.stop]) - int(batch.ptr[structures.start]))
+    begin, end = structures.start, max(structures.start, structures.stop)
+    guess = np.empty(end - begin)
+    _expected(batch.cell[begin:end], batch.pbc[begin:end], batch.ptr[begin : end + 1], float(r_cut), guess)
+    share = (last - first) / max(1, int(batch.ptr[end]) - int(batch.ptr[begin]))
     room = int(1.05 * share * guess.sum()) + 4 * (last - first) + 1024
     ptr = np.zeros(int(batch.ptr[-1]) + 1 if sites is None else last + 1, dtype=np.int64)
     arrays: list[Any] = [
@@ -183,21 +186,27 @@ def expected_pairs(batch: Batch, r_cut: float) -> np.ndarray:
 
     A measure of cost to balance work by; the list itself may be longer or shorter.
     """
-    counts = batch.n_sites.astype(float)
-    length = np.linalg.norm(batch.cell, axis=2)
-    # Along an open direction: as if the cell were a cutoff wide at least.
-    unit = np.where(
-        length[:, :, None] > 0, batch.cell / np.where(length > 0, length, 1.0)[:, :, None], np.eye(3)
-    )
-    gram = np.where(batch.pbc[:, :, None] & batch.pbc[:, None, :], unit @ unit.transpose(0, 2, 1), np.eye(3))
-    span = np.sqrt(np.maximum(np.linalg.det(gram), 1e-12))
-    periodic = np.where(batch.pbc, length, np.maximum(length, 1e-3)).prod(axis=1) * span
+    out = np.empty(len(batch))
+    _expected(batch.cell, batch.pbc, batch.ptr, float(r_cut), out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _expected(cell: np.ndarray, pbc: np.ndarray, ptr: np.ndarray, r_cut: float, out: np.ndarray) -> None:
+    """OUTPUT: out f8[N]."""
+    frame, tri, axes = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros(3, np.int64)
     sphere = 4.0 / 3.0 * np.pi * r_cut**3
-    dense = counts * counts * sphere / np.maximum(periodic, 1e-9)
-    open_ = ~batch.pbc.any(axis=1)
-    partly = ~batch.pbc.all(axis=1) & ~open_
-    pairs = np.where(open_, np.minimum(counts * counts, counts * sphere * 0.2 + counts), dense)
-    return np.where(partly, np.minimum(dense, counts * sphere * 0.2), pairs) + counts
+    for i in range(out.shape[0]):
+        n = float(ptr[i + 1] - ptr[i])
+        n_periodic = turn_cell(cell[i], pbc[i], axes, frame, tri)
+        if n_periodic == 3:
+            out[i] = n + n * n * sphere / (tri[0, 0] * tri[1, 1] * tri[2, 2])
+            continue
+        # Open directions: a dense solid, and no more than the atoms there are with their images.
+        images = 1.0
+        for k in range(n_periodic):
+            images *= 1.0 + 2.0 * r_cut / tri[k, k]
+        out[i] = n + n * min(n * images, 0.2 * sphere)
 
 
 def site_chunks(batch: Batch, r_cut: float, max_pairs: int) -> Iterator[tuple[int, int]]:
@@ -205,8 +214,12 @@ def site_chunks(batch: Batch, r_cut: float, max_pairs: int) -> Iterator[tuple[in
 
     Large structures are cut too; use with ``neighbor_list(..., sites=...)``.
     """
-    counts = np.maximum(batch.n_sites, 1)
-    per_site = expected_pairs(batch, r_cut) / counts
+    expected = expected_pairs(batch, r_cut)
+    if expected.sum() <= max_pairs:
+        if batch.ptr[-1] > 0:
+            yield 0, int(batch.ptr[-1])
+        return
+    per_site = expected / np.maximum(batch.n_sites, 1)
     first = last = 0
     load = 0.0
     for structure in range(len(batch)):

@@ -17,15 +17,19 @@ def environment(root: Path) -> dict[str, str]:
         The workspace folder.
     """
     root = Path(root).resolve()
-    return {
+    variables = {
         "AIIDA_PATH": str(root / "aiida"),
-        "NUMBA_CACHE_DIR": str(root / "cache" / "numba"),
         "MPLCONFIGDIR": str(root / "cache" / "matplotlib"),
         "XDG_CACHE_HOME": str(root / "cache" / "xdg"),
         "XDG_CONFIG_HOME": str(root / "cache" / "config"),
         # aiida's dependencies include Matplotlib; a headless node must not look for a display.
         "MPLBACKEND": "agg",
     }
+    # Compiling our kernels takes ten seconds: Numba's own place, beside the modules, serves all workspaces. Where that
+    # is not writable Numba would turn to the user's home.
+    if not os.access(Path(__file__).parent, os.W_OK):
+        variables["NUMBA_CACHE_DIR"] = str(root / "cache" / "numba")
+    return variables
 
 
 def prepare_environment(root: Path, *, aiida: bool = True) -> None:

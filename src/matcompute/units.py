@@ -18,13 +18,12 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*
 
 @cache
 def registry() -> pint.UnitRegistry:
-    """Return the pint registry, with the units that materials scientists write (``atom``, ``mu_B``, ``Å``)."""
+    """Return the pint registry, with ``atom`` and ``core`` as units of their own."""
     import pint
 
     ureg: pint.UnitRegistry = pint.UnitRegistry(cache_folder=None)
     ureg.define("atom = [particle]")
     ureg.define("core = [compute_core]")
-    ureg.define("mu_B = bohr_magneton")
     ureg.define("kB = 1024 * byte")
     return ureg
 

@@ -32,7 +32,9 @@ def commands(page: Path) -> list[tuple[str, int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if commands(p)], ids=lambda p: p.relative_to(ROOT).as_posix()
+)
 def test_commands_of(page: Path, tmp_path: Path) -> None:
     (tmp_path / "workflows").symlink_to(ROOT / "workflows")
     (tmp_path / "cluster_configs").symlink_to(ROOT / "cluster_configs")
@@ -44,8 +46,15 @@ def test_commands_of(page: Path, tmp_path: Path) -> None:
         "HOME": str(home),
         "COLUMNS": "100",
     }
-    environment.pop("MATCOMPUTE_WORKSPACE", None)
-    environment.pop("AIIDA_PATH", None)
+    for name in (
+        "MATCOMPUTE_WORKSPACE",
+        "AIIDA_PATH",
+        "MPLCONFIGDIR",
+        "NUMBA_CACHE_DIR",
+        "XDG_CACHE_HOME",
+        "XDG_CONFIG_HOME",
+    ):
+        environment.pop(name, None)  # as in a user's shell
     try:
         for command, status in commands(page):
             result = subprocess.run(

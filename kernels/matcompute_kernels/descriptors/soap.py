@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from matcompute_kernels.batch import Batch, as_batch
-from matcompute_kernels.checks import check_batch, check_dtype, check_integer, check_positive, species_index
+from matcompute_kernels.checks import (
+    check_batch,
+    check_dtype,
+    check_integer,
+    check_positive,
+    check_species,
+    species_index,
+)
 from matcompute_kernels.descriptors.soap_kernel import BLOCK
 from matcompute_kernels.descriptors.soap_layout import BlockSparse, SoapLayout, soap_layout
 from matcompute_kernels.descriptors.soap_radial import radial_table, reach
@@ -176,7 +184,17 @@ def _layout(species: Any, n_max: int, l_max: int, convention: str, compression: 
         raise KernelInputError(f"convention must be one of {', '.join(CONVENTIONS)}, not {convention!r}")
     check_integer(1, 64, n_max=n_max)
     check_integer(0, 20, l_max=l_max)
-    return soap_layout(species, int(n_max), int(l_max), convention, compression)
+    numbers = tuple(check_species(species).tolist())
+    if compression is None or isinstance(compression, str):
+        return _kept_layout(numbers, int(n_max), int(l_max), convention, compression)
+    return soap_layout(numbers, int(n_max), int(l_max), convention, compression)
+
+
+@lru_cache(maxsize=256)
+def _kept_layout(
+    numbers: tuple[int, ...], n_max: int, l_max: int, convention: str, compression: str | None
+) -> SoapLayout:
+    return soap_layout(numbers, n_max, l_max, convention, compression)
 
 
 def density(
@@ -417,11 +435,24 @@ class _Model:
 
         _run(work, tasks, threads)
         chosen = [parts.pop(first) for first in sorted(parts)]
+        n_blocks = np.concatenate([part[0] for part in chosen])
         block = np.concatenate([part[2] for part in chosen])
+        values = _join([part[1] for part in chosen])
+        row_ptr = np.concatenate([[0], np.cumsum(n_blocks)])
         return BlockSparse(
-            self.layout,
-            np.concatenate([part[1] for part in chosen]),
-            np.concatenate([[0], *(part[0] for part in chosen)]).cumsum(),
-            block,
-            np.concatenate([[0], np.cumsum(sizes[block])]),
+            self.layout, values, row_ptr, block, np.concatenate([[0], np.cumsum(sizes[block])])
         )
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    """Concatenate without holding everything twice: the first part grows in place, the others go as they are copied."""
+    if len(parts) == 1:
+        return parts[0]
+    out = parts[0]
+    used = len(out)
+    out.resize(sum(map(len, parts)), refcheck=False)
+    for k in range(1, len(parts)):
+        out[used : used + len(parts[k])] = parts[k]
+        used += len(parts[k])
+        parts[k] = out[:0]
+    return out

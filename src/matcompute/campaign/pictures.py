@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,10 @@ def draw(data: Dataset, out: Path, highlight: np.ndarray) -> list[Path]:
     list of Path
         The files, most telling first.
     """
+    # Matplotlib's cache of fonts would go into the user's home.
+    os.environ.setdefault(
+        "MPLCONFIGDIR", str(Path(tempfile.gettempdir()) / f"matcompute-matplotlib-{os.getuid()}")
+    )
     # The object interface: pyplot would look for a display and keep figures alive.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -63,14 +69,17 @@ def draw(data: Dataset, out: Path, highlight: np.ndarray) -> list[Path]:
     if "formation_energy" in columns and "e_above_hull" in columns:
         systems = _binary_systems(data, np.isfinite(columns["formation_energy"]))
         if systems:
-            shown = sorted(systems.items(), key=lambda item: (-len(item[1][0]), item[0]))[:_MAX_PANELS]
+            # Where there are too many, those whose compounds bind most.
+            energy = columns["formation_energy"]
+            shown = sorted(systems.items(), key=lambda s: (float(energy[s[1][0]].min()), s[0]))[:_MAX_PANELS]
             wide = min(3, len(shown))
             tall = -(-len(shown) // wide)
             figure = Figure(figsize=(4.2 * wide, 3.4 * tall), layout="constrained")
             for k, (system, (rows, fraction)) in enumerate(sorted(shown)):
                 axes = figure.add_subplot(tall, wide, k + 1)
                 _hull_panel(axes, system, rows, fraction, columns, formulas)
-            figure.suptitle("Formation energy and convex hull")
+            some = f" ({len(shown)} of {len(systems)} binary systems)" if len(shown) < len(systems) else ""
+            figure.suptitle(f"Formation energy and convex hull{some}")
         else:
             figure = Figure(figsize=(6, 4), layout="constrained")
             axes = figure.add_subplot()

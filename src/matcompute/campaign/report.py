@@ -29,13 +29,13 @@ _PREFERRED = (
     "energy_per_atom",
 )
 _SHORT = {
-    "e_above_hull": "E above hull",
-    "formation_energy": "formation energy",
+    "e_above_hull": "E hull",
+    "formation_energy": "ΔE form",
     "bulk_modulus": "B₀",
     "bulk_modulus_derivative": "B₀′",
     "equilibrium_volume": "V₀",
-    "volume_per_atom": "volume/atom",
-    "energy_per_atom": "energy/atom",
+    "volume_per_atom": "V",
+    "energy_per_atom": "E",
 }
 _DIGITS = {"eV/atom": 3, "GPa": 1, "angstrom^3/atom": 2, "1": 2}
 
@@ -51,7 +51,7 @@ class Report:
     columns
         ``(name, unit)`` of the table's numbers.
     rows
-        Per entry: id, formula and the numbers (None where there is none).
+        Per entry: id, formula, its name in the source and the numbers (None where there is none).
     funnel
         ``(gate, its expression, entries that passed)`` in order.
     failures
@@ -63,7 +63,7 @@ class Report:
     dataset: Path
     title: str
     columns: list[tuple[str, str]]
-    rows: list[tuple[str, str, list[float | None]]]
+    rows: list[tuple[str, str, str, list[float | None]]]
     funnel: list[tuple[str, str, int]]
     failures: dict[str, int]
     selection: str = ""
@@ -71,20 +71,33 @@ class Report:
 
     def table(self) -> Table:
         """Return the entries as a rich table."""
+        from rich import box
         from rich.table import Table
 
-        table = Table(title=self.title, caption=self.selection or None, title_justify="left")
-        table.add_column("formula", no_wrap=True)
+        table = Table(
+            title=self.title,
+            caption=self.selection or None,
+            title_justify="left",
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
+        )
+        # An entry's id starts with its formula.
+        table.add_column("entry", no_wrap=True)
+        if any(label for _, _, label, _ in self.rows):
+            table.add_column("structure", no_wrap=True, overflow="ellipsis", max_width=16)
         for name, unit in self.columns:
             shown = format_unit(unit)
-            table.add_column(_SHORT.get(name, name) + (f"\n{shown}" if shown else "\n"), justify="right")
-        table.add_column("entry", no_wrap=True, style="dim")
-        for entry, formula, numbers in self.rows:
+            table.add_column(
+                _SHORT.get(name, name) + (f"\n{shown}" if shown else "\n"), justify="right", no_wrap=True
+            )
+        for entry, _, label, numbers in self.rows:
             cells = [
                 "–" if value is None else f"{value:.{_DIGITS.get(unit, 3)}f}"
                 for value, (_, unit) in zip(numbers, self.columns, strict=True)
             ]
-            table.add_row(formula, *cells, entry)
+            table.add_row(entry, *([label] if len(table.columns) > len(cells) + 1 else []), *cells)
         return table
 
     def as_json(self) -> dict[str, Any]:
@@ -98,9 +111,10 @@ class Report:
                 {
                     "id": entry,
                     "formula": formula,
+                    "label": label,
                     **dict(zip([n for n, _ in self.columns], numbers, strict=True)),
                 }
-                for entry, formula, numbers in self.rows
+                for entry, formula, label, numbers in self.rows
             ],
             "funnel": [{"gate": g, "expression": e, "passed": n} for g, e, n in self.funnel],
             "failures": self.failures,
@@ -129,26 +143,23 @@ def build_report(dataset: Path, out: Path | None = None, *, limit: int = 20) -> 
         # Once the equation of state has given a volume, the relaxed one says the same twice.
         if ("equilibrium_volume", "angstrom^3/atom") in columns:
             columns = [column for column in columns if column[0] != "volume_per_atom"]
-        columns = columns[:6]
+        columns = columns[:5]
         values = {name: _values(data, name) for name, _ in columns}
         chosen, why = _chosen(data)
         order = _order(chosen, values, data)[:limit]
         formulas = np.asarray(data.entry_column("formula"))
+        labels = np.asarray(data.entry_column("label"))
         ids = np.asarray(data.ids)
         report = Report(
             dataset=Path(dataset),
             title=data.metadata.title or Path(dataset).stem,
             columns=columns,
             rows=[
-                (str(ids[i]), str(formulas[i]), [_number(values[n][i]) for n, _ in columns]) for i in order
+                (str(ids[i]), str(formulas[i]), str(labels[i]), [_number(values[n][i]) for n, _ in columns])
+                for i in order
             ],
             funnel=[
-                (
-                    f"{name}: {s.expression}",
-                    int(np.count_nonzero(s.considered)),
-                    int(np.count_nonzero(s.mask)),
-                )
-                for name, s in data.selections.items()
+                (name, s.expression, int(np.count_nonzero(s.mask))) for name, s in data.selections.items()
             ],
             failures=_failures(data),
             selection=why,
@@ -174,9 +185,11 @@ def report_place(name: str) -> tuple[Path, Path]:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         return path, path.parent / f"{path.stem}-report"
+    from matcompute._env import prepare_environment
     from matcompute.workspace import Workspace
 
     workspace = Workspace.find()
+    prepare_environment(workspace.root, aiida=False)  # Matplotlib's caches
     path = workspace.datasets_dir / f"{name}.h5"
     if not path.is_file():
         known = [file.stem for file in workspace.datasets_dir.glob("*.h5")]

@@ -64,8 +64,9 @@ def run(command: click.Command) -> int:
     Set ``MATCOMPUTE_TRACEBACK=1`` to see where an error came from.
     """
     try:
-        command.main(standalone_mode=False)
-        return 0
+        # With standalone_mode off, click returns the code of ctx.exit() instead of raising.
+        code = command.main(standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except MatcomputeError as error:
         if os.environ.get("MATCOMPUTE_TRACEBACK"):
             raise

@@ -15,19 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["init", "verdi", "workspace"]
 
-_WORKSPACE = click.option(
-    "--workspace",
-    "where",
-    type=click.Path(path_type=Path),
-    help="Workspace folder; default: MATCOMPUTE_WORKSPACE, else the current folder or one above it.",
-)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _find(where: Path | None) -> Workspace:
+def _find() -> Workspace:
     from matcompute.workspace import Workspace
 
-    return Workspace.find(where)
+    return Workspace.find()
 
 
 @click.command()
@@ -61,7 +55,11 @@ def workspace() -> None:
 def _print_status(found: DaemonStatus) -> None:
     processes = ", ".join(
         f"{name} {pid}"
-        for name, pid in (("supervisor", found.supervisor), ("broker", found.broker), ("worker", found.worker))
+        for name, pid in (
+            ("supervisor", found.supervisor),
+            ("broker", found.broker),
+            ("worker", found.worker),
+        )
         if pid is not None
     )
     click.echo(f"daemon     {found.state}" + (f" ({processes})" if processes else ""))
@@ -73,11 +71,10 @@ def _print_status(found: DaemonStatus) -> None:
 
 
 @workspace.command()
-@_WORKSPACE
 @_JSON
-def status(where: Path | None, as_json: bool) -> None:
+def status(as_json: bool) -> None:
     """Show where things are and whether the daemon runs (exit status 1 if it is broken)."""
-    found_workspace = _find(where)
+    found_workspace = _find()
     found = found_workspace.daemon_status()
     if as_json:
         click.echo(json.dumps({"root": str(found_workspace.root), "daemon": found.to_dict()}, indent=2))
@@ -90,28 +87,25 @@ def status(where: Path | None, as_json: bool) -> None:
 
 
 @workspace.command()
-@_WORKSPACE
-def start(where: Path | None) -> None:
+def start() -> None:
     """Start the daemon if it does not run, mend it if it is broken."""
-    found_workspace = _find(where)
+    found_workspace = _find()
     found = found_workspace.ensure_daemon()
     click.echo(f"daemon {found.action or 'was running'}")
 
 
 @workspace.command()
-@_WORKSPACE
-def stop(where: Path | None) -> None:
+def stop() -> None:
     """Stop the daemon. Running jobs go on and are picked up at the next start."""
-    found = _find(where).stop_daemon()
+    found = _find().stop_daemon()
     click.echo(f"daemon {found.action or 'was not running'}")
 
 
 @workspace.command()
-@_WORKSPACE
 @_JSON
-def repair(where: Path | None, as_json: bool) -> None:
+def repair(as_json: bool) -> None:
     """Mend the daemon after a crash and bring back processes that lost their task."""
-    report = _find(where).repair()
+    report = _find().repair()
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
         return
@@ -123,20 +117,22 @@ def repair(where: Path | None, as_json: bool) -> None:
 
 
 @workspace.command()
-@_WORKSPACE
-def path(where: Path | None) -> None:
+def path() -> None:
     """Print the workspace folder."""
-    click.echo(str(_find(where).root))
+    click.echo(str(_find().root))
 
 
 @click.command(
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": [],
+    }
 )
-@click.option("--workspace", "where", type=click.Path(path_type=Path), hidden=True)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def verdi(where: Path | None, arguments: tuple[str, ...]) -> None:
+def verdi(arguments: tuple[str, ...]) -> None:
     """Run AiiDA's verdi on this workspace's profile: matcompute verdi -- process list."""
-    found = _find(where)
+    found = _find()
     found.load_profile()  # adapts the configuration of a workspace that was moved
     command = [sys.executable, "-m", "aiida", "-p", found.profile_name, *arguments]
     os.execve(sys.executable, command, found.verdi_env())

@@ -280,7 +280,7 @@ class _Evaluator:
             if isinstance(number, float) and not getattr(other, "unitless", True):
                 raise InputError(
                     f"the number {number:g} in '{self.text}' needs a unit",
-                    hint=f"it is compared with something in {other.units:~}; write for example {number:g} {other.units:~}",
+                    hint=f"it is compared with something in {other.units:~}",
                 )
         return a, b
 

@@ -92,8 +92,6 @@ class CalculatorAdapter(ABC):
     deterministic: ClassVar[bool] = True
     #: Site properties beyond forces that the calculator gives (``"magmom"``).
     extra_site_properties: ClassVar[frozenset[str]] = frozenset()
-    #: Loading starts no threads, so that the supervisor may import and load once and fork its workers.
-    fork_safe: ClassVar[bool] = False
 
     @property
     def version(self) -> str:
@@ -112,6 +110,10 @@ class CalculatorAdapter(ABC):
             return bool(self.version)
         except metadata.PackageNotFoundError:
             return False
+
+    def fork_safe(self, parameters: Mapping[str, Any]) -> bool:
+        """Return whether the calculator may be loaded once and its process then forked (no threads, no GPU)."""
+        return False
 
     def model_path(self, parameters: Mapping[str, Any] | None = None) -> Path | None:
         """Return the weights that ship with the package, or None for a model without a file."""

@@ -60,9 +60,9 @@ def main() -> None:
     arbiter = get_arbiter(
         controller=client.get_controller_endpoint(),
         pubsub_endpoint=client.get_pubsub_endpoint(),
-        stats_endpoint=client.get_stats_endpoint(),
         logoutput=client.circus_log_file,
         loglevel=client.loglevel,
+        # No stats_endpoint: circus would start the statistics process for it, whatever statsd says.
         statsd=False,
         check_delay=0.5,
         pidfile=client.circus_pid_file,

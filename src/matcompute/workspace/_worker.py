@@ -64,7 +64,9 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         runner.loop.add_signal_handler(number, stop)
     runner.loop.call_soon(
-        write_json, files.ready, {"pid": os.getpid(), "endpoint": endpoint, "code": fingerprint, "time": time.time()}
+        write_json,
+        files.ready,
+        {"pid": os.getpid(), "endpoint": endpoint, "code": fingerprint, "time": time.time()},
     )
     runner.loop.call_later(WATCH_INTERVAL_S, watch)
     try:

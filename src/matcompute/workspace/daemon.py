@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -125,10 +126,8 @@ def _strays(workspace: Workspace, files: DaemonFiles) -> list[Any]:
 def _end_worker(pid: int) -> None:
     import psutil
 
-    try:
+    with contextlib.suppress(psutil.Error):  # it may have gone by itself
         processes.end([psutil.Process(pid)])
-    except psutil.Error:
-        pass  # it went by itself
 
 
 def _start(workspace: Workspace, files: DaemonFiles) -> None:

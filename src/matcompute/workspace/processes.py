@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +29,7 @@ def read_pid(path: Path) -> int | None:
 
 def part_of(command: list[str]) -> str | None:
     """Return which part of a daemon a command line is: "supervisor", "worker", "broker", or None."""
-    for pair in zip(command, command[1:], strict=False):
+    for pair in itertools.pairwise(command):
         if pair in _PARTS:
             return _PARTS[pair]
     if "matcompute.workspace._supervisor" in command:

@@ -112,7 +112,7 @@ def _continue(pks: list[int]) -> None:
     from aiida.manage import get_manager
 
     controller = get_manager().get_process_controller()
-    futures = [controller.continue_process(pk, nowait=False, no_reply=False) for pk in pks]
+    futures: list[Any] = [controller.continue_process(pk, nowait=False, no_reply=False) for pk in pks]
     for future in futures:
         if future is not None:
             future.result(timeout=30)  # the broker has the task on disk
@@ -127,7 +127,8 @@ def _play(pks: Iterable[int]) -> list[int]:
     if not chosen:
         return []
     from aiida.engine.processes.control import play_processes
-    from aiida.orm import load_node
+    from aiida.orm import ProcessNode, QueryBuilder
 
-    play_processes([load_node(pk) for pk in chosen], timeout=10.0)
+    query = QueryBuilder().append(ProcessNode, filters={"id": {"in": chosen}})
+    play_processes(query.all(flat=True), timeout=10.0)
     return chosen

@@ -53,7 +53,9 @@ class WorkspaceSettings:
         except OSError as error:
             raise WorkspaceError(f"cannot read {path}: {error.strerror}") from error
         except tomllib.TOMLDecodeError as error:
-            raise WorkspaceError(f"{path} is not valid TOML: {error}", hint="mend the file by hand") from error
+            raise WorkspaceError(
+                f"{path} is not valid TOML: {error}", hint="mend the file by hand"
+            ) from error
         if data.get("schema") != SCHEMA:
             raise WorkspaceError(
                 f"{path}: key 'schema' is {data.get('schema')!r}, expected {SCHEMA!r}",

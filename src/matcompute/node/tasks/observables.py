@@ -37,8 +37,18 @@ class Guard:
         self.max_volume_ratio = max_volume_ratio
         self.volume = abs(float(np.linalg.det(atoms.cell.array)))
 
-    def check(self, atoms: Atoms, when: str = "at the start") -> None:
+    def check(self, atoms: Atoms, when: str = "at the start", *, fresh: bool = False) -> None:
         """Evaluate (or reuse) energy and forces.
+
+        Parameters
+        ----------
+        atoms
+            The structure now.
+        when
+            For the message.
+        fresh
+            The calculator has just evaluated this very structure, so that its results need no comparison of all
+            positions (which would cost as much as a step of a cheap potential).
 
         Raises
         ------
@@ -50,10 +60,16 @@ class Guard:
             raise Exploded(
                 f"volume is {ratio:.3g} times the initial one {when} (limit {self.max_volume_ratio:g} either way)"
             )
-        energy = atoms.get_potential_energy()
+        results = getattr(atoms.calc, "results", None) if fresh else None
+        energy = results.get("energy") if results else None
+        if energy is None:
+            energy = atoms.get_potential_energy()
         if not np.isfinite(energy):
             raise Exploded(f"energy is {energy} {when}")
-        force = float(np.sqrt((atoms.get_forces(apply_constraint=False) ** 2).sum(axis=1).max()))
+        forces = results.get("forces") if results else None
+        if forces is None:
+            forces = atoms.get_forces(apply_constraint=False)
+        force = float(np.sqrt(np.einsum("ij,ij->i", forces, forces).max()))
         if not force <= self.max_force:
             raise Exploded(f"largest force is {force:.3g} eV/Å {when} (limit {self.max_force:g})")
 

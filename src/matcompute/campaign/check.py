@@ -1,0 +1,259 @@
+"""``campaign check``: everything that can be known to be wrong before anything runs. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from matcompute.campaign.adapters import calculator_adapter, supported_species
+from matcompute.campaign.model import Campaign, CampaignFileError
+from matcompute.campaign.vocabulary import GRADES, grade_rank
+from matcompute.campaign.yamlfile import Problem
+from matcompute.errors import InputError, did_you_mean
+from matcompute_kernels.elements import SYMBOLS
+
+if TYPE_CHECKING:
+    from matcompute.structures import IngestReport
+
+__all__ = [
+    "CentreLike",
+    "CheckResult",
+    "check_campaign",
+    "default_centres",
+    "read_structures",
+    "static_problems",
+]
+
+
+class CentreLike(Protocol):
+    """What a check needs to know of a compute centre."""
+
+    @property
+    def clearance(self) -> str: ...
+
+    @property
+    def cores(self) -> int: ...
+
+
+@dataclass
+class CheckResult:
+    """A campaign that can run, and what its author should know.
+
+    Attributes
+    ----------
+    campaign
+        The campaign.
+    structures
+        What was read; None if structures were not asked for.
+    warnings
+        Allowed, but perhaps not meant.
+    """
+
+    campaign: Campaign
+    structures: IngestReport | None
+    warnings: list[Problem] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "campaign": self.campaign.name,
+            "file": str(self.campaign.path),
+            "stages": [stage.name for stage in self.campaign.stages],
+            "structures": None if self.structures is None else self.structures.as_dict(),
+            "warnings": [{"line": w.line, "key": w.key, "message": w.message} for w in self.warnings],
+        }
+
+
+def default_centres() -> dict[str, CentreLike]:
+    """Return the known centres by id: those of the workspace around the current folder, else this machine."""
+    from matcompute.centres import detect, local_centre
+    from matcompute.workspace import Workspace, WorkspaceError
+
+    try:
+        return {"local": local_centre(Workspace.find())}
+    except WorkspaceError:  # a campaign can be checked before there is a workspace
+        return {"local": detect()}
+
+
+def check_campaign(
+    campaign: Campaign,
+    *,
+    centres: Mapping[str, CentreLike] | None = None,
+    structures: bool = True,
+    on_progress: Callable[[int], None] | None = None,
+) -> CheckResult:
+    """Check a campaign against what is installed, its files, its centres and its structures.
+
+    Parameters
+    ----------
+    campaign
+        Already loaded, so its keys and values are right.
+    centres
+        Known centres by id; this machine by default.
+    structures
+        Also read all structures, to name those that are bad and species that a calculator does not know.
+    on_progress
+        Called with the number of structures read so far.
+
+    Raises
+    ------
+    CampaignFileError
+        With every problem found.
+    """
+    centres = default_centres() if centres is None else centres
+    problems = static_problems(campaign, centres)
+    if problems:
+        raise CampaignFileError(campaign.path, problems)
+    warnings = static_warnings(campaign)
+    report = None
+    if structures:
+        report = read_structures(campaign, on_progress=on_progress)
+        found, more = structure_problems(campaign, report)
+        if found:
+            raise CampaignFileError(campaign.path, found)
+        warnings += more
+    return CheckResult(campaign, report, sorted(warnings))
+
+
+def read_structures(campaign: Campaign, *, on_progress: Callable[[int], None] | None = None) -> IngestReport:
+    """Read, screen and dedupe a campaign's structures without writing them."""
+    from matcompute.structures import ingest
+
+    return ingest(
+        campaign.structures,
+        campaign.base_dir,
+        None,
+        campaign_file=campaign.path,
+        references="auto" if campaign.wants_references else None,
+        on_progress=on_progress,
+    )
+
+
+def static_problems(campaign: Campaign, centres: Mapping[str, CentreLike]) -> list[Problem]:
+    """Return the problems that need no structure to be read."""
+    problems: list[Problem] = []
+    for index, spec in enumerate(campaign.structures):
+        try:
+            spec.files(campaign.base_dir)
+        except InputError as error:
+            message = error.message.removeprefix(f"line {spec.line}: ")
+            problems.append(campaign.problem(("structures", index, spec.kind), message))
+    problems += _centre_problems(campaign, centres)
+    for index, stage in enumerate(campaign.stages):
+        key = ("stages", index, stage.kind)
+        if stage.is_gate:
+            path = campaign.reference_files.get(stage.name)
+            if path is not None and not path.is_file():
+                problems.append(
+                    campaign.problem((*key, "references"), f"no such file: {stage.parameters['references']}")
+                )
+            continue
+        assert stage.calculator is not None
+        adapter = calculator_adapter(stage.calculator.name)
+        available = getattr(adapter, "available", None)
+        if available is not None and not available():
+            package = getattr(adapter, "package", stage.calculator.name)
+            problems.append(
+                campaign.problem(
+                    (*key, "calculator"),
+                    f"calculator '{stage.calculator.name}' needs the package {package}, which is not installed here",
+                )
+            )
+        largest = max((centres[name].cores for name in campaign.centres if name in centres), default=0)
+        if largest and stage.resources.cores > largest:
+            problems.append(
+                campaign.problem(
+                    (*key, "resources"),
+                    f"a batch asks for {stage.resources.cores} cores; the largest of its centres has {largest}",
+                )
+            )
+    return problems
+
+
+def _centre_problems(campaign: Campaign, centres: Mapping[str, CentreLike]) -> list[Problem]:
+    problems = []
+    for index, name in enumerate(campaign.centres):
+        key = ("centres", index)
+        if name not in centres:
+            problems.append(campaign.problem(key, f"unknown centre '{name}'{did_you_mean(name, centres)}"))
+        elif grade_rank(centres[name].clearance) < grade_rank(campaign.grade):
+            problems.append(
+                campaign.problem(
+                    key,
+                    f"centre '{name}' is cleared for '{centres[name].clearance}' data, the campaign is graded "
+                    f"'{campaign.grade}' ({' < '.join(GRADES)}); choose a centre with a higher clearance",
+                )
+            )
+    return problems
+
+
+def static_warnings(campaign: Campaign) -> list[Problem]:
+    """Return what is allowed but perhaps not meant."""
+    warnings = []
+    for index, stage in enumerate(campaign.stages):
+        if not stage.is_gate and stage.resources.ranks and stage.resources.processes > 1:
+            key = ("stages", index, stage.kind, "resources", "processes")
+            warnings.append(campaign.problem(key, "ignored, since 'ranks' asks for MPI"))
+    if all(stage.is_gate for stage in campaign.stages):
+        warnings.append(campaign.problem(("stages",), "no stage computes anything"))
+    return warnings
+
+
+def structure_problems(campaign: Campaign, report: IngestReport) -> tuple[list[Problem], list[Problem]]:
+    """Return (problems, warnings) of a campaign with its structures: species that a calculator does not know.
+
+    It is a problem if elements that the campaign file itself names are unknown, or if nothing would be left; it is a
+    warning if some structures of a file hold such species, since these get the status ``unsupported_species``.
+    """
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    named = _named_elements(campaign)
+    for index, stage in enumerate(campaign.stages):
+        if stage.is_gate or stage.calculator is None:
+            continue
+        species = supported_species(calculator_adapter(stage.calculator.name))
+        if species is None:
+            continue
+        name, key = stage.calculator.name, ("stages", index, stage.kind, "calculator")
+        count, missing, example = report.unsupported(species)
+        if not count or example is None:
+            continue
+        symbols = [SYMBOLS[z] for z in sorted(missing)]
+        what = f"calculator '{name}' does not know {', '.join(symbols)}"
+        where = (
+            f"{count} of {report.n_kept} structures, the first is {example[0]} ({example[1]}:{example[2]})"
+        )
+        asked = [symbol for symbol in symbols if symbol in named]
+        if asked:
+            line = named[asked[0]]
+            fix = f"`exclude: [{', '.join(asked)}]` in `structures` on line {line}, or choose another calculator"
+            problems.append(campaign.problem(key, f"{what}: {where}; {fix}"))
+        elif count == report.n_kept:
+            problems.append(campaign.problem(key, f"{what}: nothing would be computed"))
+        else:
+            warnings.append(
+                campaign.problem(key, f"{what}: {where}; they get the status unsupported_species")
+            )
+    for reference in report.unknown_references:
+        gate = next(i for i, stage in enumerate(campaign.stages) if stage.kind == "hull")
+        key = ("stages", gate, "hull", "add_elements")
+        text = f"no ground-state crystal of {reference.symbol} is known, so its compounds get no hull energy"
+        warnings.append(campaign.problem(key, text))
+    return problems, warnings
+
+
+def _named_elements(campaign: Campaign) -> dict[str, int]:
+    """Return the symbols that `prototypes` items decorate with → the line of the item."""
+    from matcompute.structures.prototypes import PrototypesParameters
+    from matcompute.structures.templates import template
+
+    named: dict[str, int] = {}
+    for spec in campaign.structures:
+        parameters = spec.model
+        if isinstance(parameters, PrototypesParameters):
+            for prototype in parameters.prototypes:
+                for symbols in parameters.lists(template(prototype)):
+                    for symbol in symbols:
+                        named.setdefault(symbol, spec.line)
+    return named

@@ -1,0 +1,1 @@
+"""The dispatcher: one process per workspace that moves campaigns through their stages."""

@@ -1,0 +1,260 @@
+"""From processes that have ended to recorded materials; and how far those are that have not."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matcompute.campaign.dispatcher.nodes import find_process, load, process_states
+from matcompute.campaign.state import State
+from matcompute.campaign.state.batches import (
+    BatchRow,
+    open_batches,
+    record_batch,
+    release_batch,
+    set_batch,
+)
+from matcompute.campaign.state.campaigns import by_id, set_campaign, stages_of
+from matcompute.campaign.state.models import CAMPAIGN_ACTIVE
+from matcompute.dataset import Dataset, Status
+from matcompute.errors import MatcomputeError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["collect", "entry_status", "note_progress"]
+
+LOGGER = logging.getLogger(__name__)
+#: Exit status of the work chain → what to do. These hit every further batch: the campaign waits for a person.
+REMEDIES: dict[int, str] = {
+    410: "the shard or the task file was refused; if it repeats, report it with the job's node.err",
+    411: "put the model file in place (the same SHA-256), then resume",
+    412: "install the missing package for the node program, then resume",
+    413: "free disk space or make the scratch folder writable, then resume",
+    414: "read the job's node.err (verdi calcjob outputcat), then resume",
+    415: "check the disk; resume computes the batch again from its checkpointed results where they are sound",
+    420: "ask for more memory or fewer processes in the stage's resources (run under another name), then resume",
+    421: "give the stage a longer walltime (run under another name), then resume",
+}
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a process ended."""
+
+    exit_status: int
+    message: str
+    core_s: float
+    result: Any
+
+
+def collect(state: State) -> int:
+    """Record every batch whose process has ended; return how many there were."""
+    with state.read() as connection:
+        batches = [b for b in open_batches(connection) if b.process_uuid]
+    states = process_states(b.process_uuid for b in batches if b.process_uuid)
+    count = 0
+    for batch in batches:
+        found = states.get(str(batch.process_uuid))
+        if found is None:
+            _vanished(state, batch)
+            count += 1
+        elif found[1]:
+            _record(state, batch)
+            count += 1
+    return count
+
+
+def _record(state: State, batch: BatchRow) -> None:
+    end = _end(load(str(batch.process_uuid)))
+    with state.read() as connection:
+        cancelled = by_id(connection, batch.campaign_id).wanted == "cancel"
+    if end.result is None:
+        _give_back(state, batch, end, cancelled)
+        return
+    try:
+        status, messages = entry_status(end.result)
+    except (MatcomputeError, OSError, KeyError, ValueError) as error:
+        text = f"the result shard of batch {batch.key} cannot be read: {error}"
+        _give_back(state, batch, _End(415, text, end.core_s, None), False)
+        return
+    again = np.zeros(len(status), dtype=bool)
+    if end.exit_status in REMEDIES:
+        # Nobody knows whether these structures are bad: they are computed again on resume.
+        again = np.isin(status, (int(Status.LOST), int(Status.NOT_ATTEMPTED)))
+    with state.write() as connection:
+        stages = stages_of(connection, batch.campaign_id)
+        position = next(s.position for s in stages if s.id == batch.stage_id)
+        record_batch(
+            connection,
+            stages,
+            position,
+            batch,
+            result_uuid=end.result.uuid,
+            status=status,
+            messages=messages,
+            core_s=end.core_s,
+            exit_status=end.exit_status,
+            message=end.message,
+            again=again,
+        )
+        if end.exit_status in REMEDIES:
+            _stop(connection, batch, end)
+    LOGGER.info("batch %s: exit status %d, %d structures", batch.key, end.exit_status, len(status))
+
+
+def _give_back(state: State, batch: BatchRow, end: _End, cancelled: bool) -> None:
+    """Close a batch that gave nothing: its materials are ready again, and a person is asked."""
+    LOGGER.warning("batch %s ended without results: %s", batch.key, end.message)
+    with state.write() as connection:
+        release_batch(
+            connection,
+            batch,
+            state="cancelled" if cancelled else "failed",
+            message=end.message,
+            exit_status=end.exit_status,
+            core_s=end.core_s,
+        )
+        if not cancelled:
+            _stop(connection, batch, end)
+
+
+def _stop(connection: Connection, batch: BatchRow, end: _End) -> None:
+    row = by_id(connection, batch.campaign_id)
+    if row.state not in CAMPAIGN_ACTIVE:
+        return
+    what = REMEDIES.get(
+        end.exit_status, "look at it with: matcompute verdi process report " + str(batch.process_uuid)
+    )
+    LOGGER.error("campaign '%s' stops: %s", row.name, end.message)
+    set_campaign(
+        connection,
+        row.id,
+        state="stopped",
+        reason=end.message,
+        hint=f"{what}: matcompute campaign resume {row.name}",
+    )
+
+
+def _vanished(state: State, batch: BatchRow) -> None:
+    """The node is not in the profile any more (deleted by hand): the batch is planned anew."""
+    with state.write() as connection:
+        release_batch(
+            connection, batch, state="failed", message="its process was deleted from the AiiDA profile"
+        )
+
+
+def _end(node: Any) -> _End:
+    if node.is_excepted:
+        lines = [line for line in str(node.exception or "").splitlines() if line.strip()]
+        status, message = 414, f"the AiiDA process failed: {lines[-1] if lines else 'no message'}"
+    elif node.is_killed:
+        status, message = -1, "the AiiDA process was killed"
+    else:
+        status, message = int(node.exit_status or 0), str(node.exit_message or "")
+    core_s = 0.0
+    for job in node.called:
+        summary = getattr(job.outputs, "summary", None)
+        if summary is not None:
+            core_s += float(summary.get_dict().get("core_s", 0.0))
+    return _End(status, message, core_s, getattr(node.outputs, "results", None))
+
+
+def entry_status(shard: Any) -> tuple[np.ndarray, list[str | None]]:
+    """Return what became of each entry of a result shard, and why: the worst status of its columns."""
+    with shard.dataset() as dataset:
+        return _entry_status(dataset)
+
+
+def _entry_status(dataset: Dataset) -> tuple[np.ndarray, list[str | None]]:
+    n = len(dataset)
+    worst = np.full(n, int(Status.NOT_ATTEMPTED), dtype=np.uint8)
+    for name in dataset.properties:
+        if name == "cpu_time":
+            continue  # known of failed structures as well
+        column = np.asarray(dataset.status(name))
+        bad = (column != int(Status.OK)) & (column != int(Status.NOT_ATTEMPTED))
+        worst = np.where(bad & (worst <= int(Status.OK)), column, worst)
+        good = (column == int(Status.OK)) & (worst == int(Status.NOT_ATTEMPTED))
+        worst = np.where(good, column, worst)
+    # The worker's account is complete: what was not attempted although the job ended is lost.
+    worst = np.where(worst == int(Status.NOT_ATTEMPTED), int(Status.LOST), worst)
+    messages = [str(text) or None for text in dataset.entry_column("message")]
+    return worst, messages
+
+
+def note_progress(state: State, folders: dict[int, Path]) -> None:
+    """Note how many structures the running jobs have finished, as far as their folders are on this machine.
+
+    Parameters
+    ----------
+    state
+        The tables.
+    folders
+        Batch id → folder of its newest job; filled here, kept by the caller.
+    """
+    with state.read() as connection:
+        batches = [b for b in open_batches(connection) if b.process_uuid]
+    missing = [b for b in batches if not _fresh(folders.get(b.id))]
+    if missing:
+        folders.update(_job_folders(missing))
+    changes = []
+    for batch in batches:
+        summary = _summary(folders.get(batch.id))
+        counts = summary.get("counts", {})
+        done = sum(int(v) for key, v in counts.items() if key != Status.NOT_ATTEMPTED.label)
+        if done > batch.n_done:
+            failed = done - int(counts.get(Status.OK.label, 0))
+            changes.append((batch.id, done, failed))
+    if changes:
+        with state.write() as connection:
+            for batch_id, done, failed in changes:
+                set_batch(connection, batch_id, n_done=done, n_failed=failed)
+
+
+def _fresh(folder: Path | None) -> bool:
+    """Whether the newest job that we know may still be running."""
+    if folder is None:
+        return False
+    return not (folder / "exit_status").exists()
+
+
+def _summary(folder: Path | None) -> dict[str, Any]:
+    if folder is None:
+        return {}
+    try:
+        data = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _job_folders(batches: list[BatchRow]) -> dict[int, Path]:
+    from aiida.orm import CalcJobNode, QueryBuilder, WorkChainNode
+
+    by_uuid = {b.process_uuid: b.id for b in batches}
+    query = QueryBuilder()
+    query.append(WorkChainNode, filters={"uuid": {"in": list(by_uuid)}}, project="uuid", tag="chain")
+    query.append(CalcJobNode, with_incoming="chain", project=["id", "attributes.remote_workdir"], tag="job")
+    query.order_by({"job": {"id": "asc"}})
+    return {by_uuid[uuid]: Path(folder) for uuid, _, folder in query.all() if folder}
+
+
+def find_lost_submissions(state: State) -> list[BatchRow]:
+    """Return batches whose intent was written but whose submission was not; those found in AiiDA are stamped."""
+    with state.read() as connection:
+        intents = [b for b in open_batches(connection) if b.state == "intent"]
+    lost = []
+    for batch in intents:
+        process = find_process(batch.key)
+        if process is None:
+            lost.append(batch)
+        else:
+            with state.write() as connection:
+                set_batch(connection, batch.id, state="submitted", process_uuid=process.uuid)
+    return lost

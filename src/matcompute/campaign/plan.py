@@ -1,0 +1,203 @@
+"""``campaign plan``: what a campaign would do and cost. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matcompute.campaign.batches import MAX_BATCH_SIZE, batch_count
+from matcompute.campaign.check import CentreLike, check_campaign, default_centres
+from matcompute.campaign.costs import structure_costs
+from matcompute.campaign.model import Campaign, Stage
+from matcompute.campaign.yamlfile import Problem
+
+if TYPE_CHECKING:
+    from matcompute.structures import IngestReport
+
+__all__ = ["Plan", "StagePlan", "plan"]
+
+#: Wall time of one batch beside its work: submission, start of Python and of the model, retrieval.
+BATCH_OVERHEAD_S = 4.0
+#: Wall time of a gate.
+GATE_S = 2.0
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of a plan.
+
+    Attributes
+    ----------
+    name, kind, is_gate, calculator
+        As in the campaign.
+    structures
+        Upper bound: gates let through as many as enter, or the n of ``top``.
+    tasks
+        Structure calculations, elemental references among them (0 for gates).
+    batches, batch_size
+        AiiDA jobs, and structures in the largest of them.
+    core_hours, wall_hours
+        Estimates; wall on the campaign's largest centre if nothing else runs there.
+    """
+
+    name: str
+    kind: str
+    is_gate: bool
+    calculator: str | None
+    structures: int
+    tasks: int
+    batches: int
+    batch_size: int
+    core_hours: float
+    wall_hours: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+@dataclass
+class Plan:
+    """What a campaign would do."""
+
+    campaign: Campaign
+    structures: IngestReport
+    stages: list[StagePlan]
+    centre: str
+    cores: int
+    warnings: list[Problem] = field(default_factory=list)
+
+    @property
+    def tasks(self) -> int:
+        return sum(stage.tasks for stage in self.stages)
+
+    @property
+    def batches(self) -> int:
+        return sum(stage.batches for stage in self.stages)
+
+    @property
+    def core_hours(self) -> float:
+        return sum(stage.core_hours for stage in self.stages)
+
+    @property
+    def wall_hours(self) -> float:
+        return sum(stage.wall_hours for stage in self.stages)
+
+    @property
+    def within_budget(self) -> bool | None:
+        """Whether the estimate is within the budget; None without a budget."""
+        budget = self.campaign.budget.core_hours
+        return None if budget is None else self.core_hours <= budget
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values: structures with every reject, stages, totals, budget, warnings."""
+        return {
+            "schema": "matcompute.plan/v1",
+            "campaign": self.campaign.name,
+            "file": str(self.campaign.path),
+            "centre": {"id": self.centre, "cores": self.cores},
+            "structures": self.structures.as_dict(),
+            "stages": [stage.as_dict() for stage in self.stages],
+            "totals": {
+                "tasks": self.tasks,
+                "batches": self.batches,
+                "core_hours": self.core_hours,
+                "wall_hours": self.wall_hours,
+            },
+            "budget": {
+                "core_hours": self.campaign.budget.core_hours,
+                "within": self.within_budget,
+            },
+            "warnings": [{"line": w.line, "key": w.key, "message": w.message} for w in self.warnings],
+        }
+
+
+def plan(
+    campaign: Campaign,
+    *,
+    centres: Mapping[str, CentreLike] | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Plan:
+    """Check a campaign, read its structures and estimate every stage.
+
+    Parameters
+    ----------
+    campaign
+        A loaded campaign.
+    centres
+        Known centres by id; this machine by default.
+    on_progress
+        Called with the number of structures read so far.
+
+    Raises
+    ------
+    CampaignFileError
+        As :func:`matcompute.campaign.check.check_campaign`.
+    """
+    centres = default_centres() if centres is None else centres
+    checked = check_campaign(campaign, centres=centres, on_progress=on_progress)
+    report = checked.structures
+    assert report is not None
+    centre = max(campaign.centres, key=lambda name: (centres[name].cores, name))
+    cores = max(1, centres[centre].cores)
+    references = _expand(report.n_sites_references)
+    own = _expand(report.n_sites - report.n_sites_references)
+    hulls = [index for index, stage in enumerate(campaign.stages) if stage.is_gate and stage.kind == "hull"]
+    last_hull = hulls[-1] if hulls else -1
+    left = len(own)
+    stages = []
+    for index, stage in enumerate(campaign.stages):
+        if stage.is_gate:
+            # All that enters may pass, `top` excepted.
+            if stage.kind == "top":
+                left = min(left, int(stage.parameters["n"]))
+            stages.append(_gate(stage, left))
+            continue
+        # After `top`, the bound takes the costliest that may be left. References go as far as the last hull.
+        sites = np.sort(own)[::-1][:left]
+        if index < last_hull:
+            sites = np.concatenate([sites, references])
+        stages.append(_compute(stage, sites, left, cores))
+    result = Plan(campaign, report, stages, centre, cores, list(checked.warnings))
+    if result.within_budget is False:
+        budget = campaign.budget.core_hours
+        text = f"the estimate of {result.core_hours:.3g} core-hours is above the budget of {budget:.3g}"
+        result.warnings.append(campaign.problem(("budget", "core_hours"), text))
+    return result
+
+
+def _expand(histogram: Mapping[int, int]) -> np.ndarray:
+    sizes = np.array(sorted(histogram), dtype=np.int64)
+    return np.repeat(sizes, [histogram[int(size)] for size in sizes])
+
+
+def _gate(stage: Stage, structures: int) -> StagePlan:
+    return StagePlan(stage.name, stage.kind, True, None, structures, 0, 0, 0, 0.0, GATE_S / 3600)
+
+
+def _compute(stage: Stage, sites: np.ndarray, structures: int, cores: int) -> StagePlan:
+    assert stage.calculator is not None
+    costs = structure_costs(stage, sites)
+    total, per_batch = float(costs.sum()), stage.resources.cores
+    batches = batch_count(
+        total, len(sites), batch_size=stage.batch_size, cores=cores, cores_per_batch=per_batch
+    )
+    slots = max(1, min(cores // per_batch, batches))
+    # One structure cannot be spread over processes: the longest one is a lower bound of the wall time.
+    work = max(total / (slots * per_batch), float(costs.max(initial=0.0)) / stage.resources.threads)
+    wall = work + BATCH_OVERHEAD_S * -(-batches // slots)
+    size = min(-(-len(sites) // batches), MAX_BATCH_SIZE) if batches else 0
+    return StagePlan(
+        stage.name,
+        stage.kind,
+        False,
+        stage.calculator.name,
+        structures,
+        len(sites),
+        batches,
+        size,
+        total / 3600,
+        wall / 3600,
+    )

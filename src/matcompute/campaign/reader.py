@@ -1,0 +1,363 @@
+"""From a YAML file to a :class:`~matcompute.campaign.model.Campaign`, collecting every problem on the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from matcompute import plugins
+from matcompute.campaign.adapters import calculator_adapter, parameters_model, task_adapter
+from matcompute.campaign.model import (
+    SCHEMA,
+    Calculator,
+    Campaign,
+    CampaignFileError,
+    CampaignHeader,
+    Resources,
+    Stage,
+)
+from matcompute.campaign.yamlfile import KeyPath, LocatedYaml, Problem, load_yaml
+from matcompute.errors import InputError, did_you_mean
+from matcompute.structures.spec import GROUP as SOURCES
+from matcompute.structures.spec import StructuresSpec, source
+from matcompute.units import parse_quantity
+
+__all__ = ["STAGE_KEYS", "read_campaign", "validation_problems"]
+
+#: Keys of a compute stage that are not the task's own.
+STAGE_KEYS: tuple[str, ...] = ("name", "calculator", "resources", "batch_size")
+#: British and American spelling, one meaning.
+_ALIASES = {"license": "licence", "center": "centres", "centers": "centres"}
+_HINT = "`matcompute campaign schema` prints all keys as a JSON Schema, `campaign new NAME` writes an example"
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
+
+
+def one_line(error: object) -> str:
+    """Return an error as one line, its hint after a semicolon."""
+    return "; ".join(part.strip() for part in str(error).replace("hint: ", "").splitlines())
+
+
+def _model_keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _nested_keys(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    """Return the keys that are valid at the parent of ``loc`` inside a model, as far as types tell."""
+    current: Any = model
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        fields = getattr(current, "model_fields", {})
+        field = fields.get(part) or next((f for f in fields.values() if f.alias == part), None)
+        current = _inner_model(field.annotation) if field is not None else None
+        if current is None:
+            return []
+    return _model_keys(current) if hasattr(current, "model_fields") else []
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _inner_model(part)
+        if found is not None:
+            return found
+    return None
+
+
+def validation_problems(
+    error: ValidationError, model: type[BaseModel], yaml_file: LocatedYaml, prefix: KeyPath
+) -> list[Problem]:
+    """Translate pydantic's errors into problems with line, key and nearest spelling."""
+    problems = []
+    for item in error.errors():
+        # Names of union members and validators come along in the location; keep what is a key of the file.
+        loc: tuple[Any, ...] = tuple(p for p in item["loc"] if not (isinstance(p, str) and "[" in p))
+        while (
+            loc
+            and (*prefix, *loc) not in yaml_file.places
+            and item["type"] not in {"missing", "extra_forbidden"}
+        ):
+            loc = loc[:-1]
+        path: KeyPath = (*prefix, *loc)
+        problems.append(yaml_file.problem(path, _message(item, model, loc)))
+    return problems
+
+
+def _message(item: Any, model: type[BaseModel], loc: tuple[Any, ...]) -> str:
+    kind, found, context = item["type"], item.get("input"), item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key '{loc[-1]}'{did_you_mean(str(loc[-1]), _nested_keys(model, loc))}"
+    if kind == "missing":
+        return f"the key '{loc[-1]}' is missing"
+    if kind == "literal_error":
+        options = re.findall(r"'([^']*)'", context.get("expected", ""))
+        hint = did_you_mean(str(found), options)
+        if "did you mean" in hint:
+            hint += f" (known: {', '.join(options)})" if len(options) <= 8 else ""
+        return f"'{found}' is not a valid value{hint}"
+    if kind == "value_error":
+        return one_line(context.get("error", item["msg"])).removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch":
+        return f"'{found}' has the wrong form; expected text that matches {context.get('pattern')}"
+    text = item["msg"][0].lower() + item["msg"][1:]
+    if isinstance(found, str | int | float | bool) or found is None:
+        text += f", found {'nothing' if found is None else repr(found)}"
+    elif isinstance(found, dict):
+        text += ", found a mapping"
+    elif isinstance(found, list):
+        text += ", found a list"
+    return text.replace("input should be", "expected")
+
+
+class _Reader:
+    def __init__(self, yaml_file: LocatedYaml) -> None:
+        self.file = yaml_file
+        self.problems: list[Problem] = list(yaml_file.problems)
+
+    def bad(self, path: KeyPath, message: str) -> None:
+        self.problems.append(self.file.problem(path, message))
+
+    def validate(self, model: type[BaseModel], value: Any, prefix: KeyPath) -> Any:
+        """Validate with a pydantic model; on failure note the problems and return None."""
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            self.problems += validation_problems(error, model, self.file, prefix)
+        except InputError as error:
+            self.bad(prefix, one_line(error))
+        return None
+
+    def attempt(self, path: KeyPath, call: Callable[[], Any]) -> Any:
+        """Call something that may raise our errors; note them at ``path``."""
+        try:
+            return call()
+        except (InputError, ValueError) as error:
+            self.bad(path, one_line(error))
+        return None
+
+    # ------------------------------------------------------------------ parts
+
+    def header(self, data: dict[str, Any]) -> CampaignHeader | None:
+        known = [*_model_keys(CampaignHeader), "structures", "stages"]
+        header: dict[str, Any] = {}
+        for key, value in data.items():
+            name = _ALIASES.get(key, key)
+            if name != key:
+                if name in data or name in header:
+                    self.bad((key,), f"'{key}' and '{name}' mean the same; keep one")
+                    continue
+                for place in [p for p in self.file.places if p[:1] == (key,)]:
+                    self.file.places[(name, *place[1:])] = self.file.places[place]
+            if name in {"structures", "stages"}:
+                continue
+            if name not in known:
+                self.bad((key,), f"unknown key '{key}'{did_you_mean(key, known)}")
+                continue
+            if name == "centres" and isinstance(value, str):
+                value = [value]
+            header[name] = value
+        if isinstance(header.get("schema"), str) and header["schema"] != SCHEMA:
+            self.bad(
+                ("schema",),
+                f"'{header['schema']}' is not a version that this program reads; expected {SCHEMA}",
+            )
+            header["schema"] = SCHEMA
+        return self.validate(CampaignHeader, header, ())
+
+    def structures(self, data: dict[str, Any]) -> list[StructuresSpec]:
+        items = data.get("structures")
+        if "structures" not in data:
+            self.bad(("structures",), "the key 'structures' is missing")
+            return []
+        if not isinstance(items, list) or not items:
+            self.bad(("structures",), "expected a list with at least one source of structures")
+            return []
+        specs = []
+        for index, item in enumerate(items):
+            path: KeyPath = ("structures", index)
+            if not isinstance(item, dict):
+                self.bad(path, f"expected a mapping with one of {', '.join(plugins.names(SOURCES))}")
+                continue
+            kind = self.attempt(path, partial(StructuresSpec.kind_of, item))
+            adapter = kind and self.attempt((*path, kind), partial(source, kind))
+            if adapter and self.validate(adapter.Parameters, item, path) is not None:
+                specs.append(StructuresSpec(kind=kind, parameters=item, line=self.file.place(path)[0]))
+        return specs
+
+    def stages(self, data: dict[str, Any]) -> list[Stage]:
+        from matcompute.gates import GATES
+
+        items = data.get("stages")
+        if "stages" not in data:
+            self.bad(("stages",), "the key 'stages' is missing")
+            return []
+        if not isinstance(items, list) or not items:
+            self.bad(("stages",), "expected a list with at least one stage")
+            return []
+        kinds = [*plugins.names("matcompute.tasks"), *GATES]
+        stages: list[Stage] = []
+        taken: set[str] = set()
+        for index, item in enumerate(items):
+            path: KeyPath = ("stages", index)
+            if isinstance(item, str):
+                item = {item: {}}
+            if not isinstance(item, dict) or len(item) != 1:
+                found = ", ".join(map(str, item)) if isinstance(item, dict) else type(item).__name__
+                self.bad(
+                    path,
+                    "expected one key, the kind of the stage, with its parameters indented below it"
+                    + (f"; found {found}" if found else ""),
+                )
+                continue
+            kind, body = next(iter(item.items()))
+            if kind not in kinds:
+                self.bad((*path, kind), f"unknown stage '{kind}'{did_you_mean(str(kind), kinds)}")
+                continue
+            here = (*path, kind)
+            if here not in self.file.places:
+                self.file.places[here] = self.file.place(path)
+            body = {} if body is None else body
+            stage = self.gate(kind, body, here) if kind in GATES else self.compute(kind, body, here)
+            if stage is None:
+                continue
+            name = self.stage_name(body, kind, taken, here)
+            taken.add(name)
+            stages.append(stage.model_copy(update={"name": name, "line": self.file.place(here)[0]}))
+        return stages
+
+    def stage_name(self, body: Any, kind: str, taken: Iterable[str], path: KeyPath) -> str:
+        if isinstance(body, dict) and "name" in body:
+            name = body["name"]
+            if not isinstance(name, str) or _STAGE_NAME.match(name) is None:
+                self.bad(
+                    (*path, "name"), f"'{name}' is not a stage name; expected lower-case words joined by '_'"
+                )
+                return str(name)
+            if name in taken:
+                self.bad((*path, "name"), f"another stage is named '{name}'; names are unique")
+            return name
+        number, name = 1, kind
+        while name in taken:
+            number += 1
+            name = f"{kind}_{number}"
+        return name
+
+    def gate(self, kind: str, body: Any, path: KeyPath) -> Stage | None:
+        from matcompute.gates import GATES
+
+        if isinstance(body, dict):
+            body = {key: value for key, value in body.items() if key != "name"}
+            body = self.quantities(GATES[kind], body, path)
+        model = self.validate(GATES[kind], body, path)
+        if model is None:
+            return None
+        return Stage(name=kind, kind=kind, is_gate=True, parameters=model.model_dump(mode="json"))
+
+    def compute(self, kind: str, body: Any, path: KeyPath) -> Stage | None:
+        if not isinstance(body, dict):
+            self.bad(path, "expected a mapping of parameters")
+            return None
+        before = len(self.problems)
+        task = self.attempt(path, partial(task_adapter, kind))
+        own = {key: value for key, value in body.items() if key not in STAGE_KEYS}
+        parameters: BaseModel | None = None
+        if task is not None:
+            model = parameters_model(task)
+            known = [*_model_keys(model), *STAGE_KEYS]
+            for key in [k for k in own if k not in _model_keys(model)]:
+                self.bad((*path, key), f"unknown key '{key}'{did_you_mean(key, known)}")
+                del own[key]
+            own = self.quantities(model, own, path)
+            parameters = self.validate(model, own, path)
+        resources = self.validate(Resources, body.get("resources") or {}, (*path, "resources"))
+        batch_size = body.get("batch_size")
+        if batch_size is not None and (
+            not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1
+        ):
+            self.bad(
+                (*path, "batch_size"),
+                f"expected a whole number of structures from 1 up, found {batch_size!r}",
+            )
+        calculator = self.calculator(body.get("calculator"), (*path, "calculator"))
+        if len(self.problems) > before or parameters is None:
+            return None
+        return Stage(
+            name=kind,
+            kind=kind,
+            is_gate=False,
+            parameters=parameters.model_dump(mode="json"),
+            calculator=calculator,
+            resources=resources,
+            batch_size=batch_size,
+        )
+
+    def quantities(self, model: type[BaseModel], values: dict[str, Any], path: KeyPath) -> dict[str, Any]:
+        """Convert texts such as ``0.05 eV/angstrom`` to the unit that the model's field names."""
+        converted = dict(values)
+        for key, value in values.items():
+            field = model.model_fields.get(key)
+            extra = field.json_schema_extra if field is not None else None
+            unit = extra.get("unit") if isinstance(extra, dict) else None
+            if isinstance(unit, str) and isinstance(value, str):
+                number = self.attempt((*path, key), partial(parse_quantity, value, unit))
+                if number is None:
+                    del converted[key]  # already a problem; the default keeps the rest readable
+                else:
+                    converted[key] = number
+        return converted
+
+    def calculator(self, value: Any, path: KeyPath) -> Calculator | None:
+        known = plugins.names("matcompute.calculators")
+        if value is None:
+            self.bad(path, f"the key 'calculator' is missing; known: {', '.join(known)}")
+            return None
+        body = {"name": value} if isinstance(value, str) else value
+        if not isinstance(body, dict) or not isinstance(body.get("name"), str):
+            self.bad(path, "expected a calculator's name, or a mapping with 'name' and its parameters")
+            return None
+        name = body["name"]
+        if name not in known:
+            self.bad((*path, "name"), f"unknown calculator '{name}'{did_you_mean(name, known)}")
+            return None
+        adapter = self.attempt(path, partial(calculator_adapter, name))
+        if adapter is None:
+            return None
+        parameters = parameters_model(adapter)
+        own = {key: item for key, item in body.items() if key != "name"}
+        model = self.validate(parameters, self.quantities(parameters, own, path), path)
+        return None if model is None else Calculator(name=name, parameters=model.model_dump(mode="json"))
+
+
+def read_campaign(path: Path) -> Campaign:
+    """Read a campaign file; see :meth:`matcompute.campaign.model.Campaign.load`."""
+    from matcompute.campaign.columns import column_problems
+
+    yaml_file = load_yaml(path)
+    if not isinstance(yaml_file.data, dict):
+        raise CampaignFileError(
+            path, [yaml_file.problem((), f"expected a mapping that begins with 'schema: {SCHEMA}'")]
+        )
+    reader = _Reader(yaml_file)
+    header = reader.header(yaml_file.data)
+    structures = reader.structures(yaml_file.data)
+    complete = len(reader.problems)
+    stages = reader.stages(yaml_file.data)
+    if len(reader.problems) == complete and stages:
+        # Columns are only followed through stages that are all understood: else every later one looks unknown.
+        reader.problems += column_problems(stages, yaml_file)
+    if reader.problems or header is None:
+        raise CampaignFileError(path, reader.problems, _HINT)
+    campaign = Campaign.model_construct(
+        **{name: getattr(header, name) for name in CampaignHeader.model_fields},
+        structures=structures,
+        stages=stages,
+    )
+    campaign._path = Path(path)
+    campaign._file = yaml_file
+    return campaign

@@ -1,0 +1,161 @@
+"""The JSON Schema of the campaign file, from the models of everything that is installed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from matcompute import plugins
+from matcompute.campaign.adapters import calculator_adapter, parameters_model, task_adapter
+from matcompute.campaign.model import CampaignHeader, Resources
+from matcompute.structures.spec import GROUP as SOURCES
+from matcompute.structures.spec import source
+
+__all__ = ["campaign_schema", "schema_text"]
+
+_NAME = {
+    "type": "string",
+    "pattern": "^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
+    "description": "Name of the stage; its kind by default.",
+}
+
+
+def _inline(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a model's schema with quantities that may be written with a unit."""
+    schema = model.model_json_schema(by_alias=True)
+    for entry in schema.get("properties", {}).values():
+        _allow_unit(entry)
+    schema.pop("title", None)
+    return schema
+
+
+def _allow_unit(entry: dict[str, Any]) -> None:
+    unit = entry.get("unit")
+    if unit in (None, "1"):
+        return
+    kinds = entry.pop("anyOf", None) or [{"type": entry.pop("type", "number")}]
+    for key in ("exclusiveMinimum", "exclusiveMaximum", "minimum", "maximum"):
+        if key in entry:
+            for kind in kinds:
+                if kind.get("type") in {"number", "integer"}:
+                    kind[key] = entry[key]
+            entry.pop(key)
+    if not any(kind.get("type") == "string" for kind in kinds):
+        kinds.append({"type": "string", "description": f"a quantity, for example '1 {unit}'"})
+    entry["anyOf"] = kinds
+
+
+def campaign_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of ``matcompute.campaign/v1``, tasks and calculators installed here included."""
+    from matcompute.gates import GATES
+
+    header = CampaignHeader.model_json_schema(by_alias=True)
+    definitions: dict[str, Any] = header.pop("$defs", {})
+    for entry in definitions.values():
+        for item in entry.get("properties", {}).values():
+            _allow_unit(item)
+
+    def define(name: str, schema: dict[str, Any]) -> dict[str, str]:
+        definitions.update(schema.pop("$defs", {}))
+        definitions[name] = schema
+        return {"$ref": f"#/$defs/{name}"}
+
+    sources = []
+    for kind in plugins.names(SOURCES):
+        schema = _inline(source(kind).Parameters)
+        _shorthands(schema)
+        sources.append(define(f"source-{kind}", schema))
+
+    calculators: list[dict[str, Any]] = [{"enum": plugins.names("matcompute.calculators")}]
+    for name in plugins.names("matcompute.calculators"):
+        schema = _inline(parameters_model(calculator_adapter(name)))
+        schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
+        schema["required"] = ["name", *schema.get("required", [])]
+        calculators.append(define(f"calculator-{name}", schema))
+    define(
+        "calculator", {"description": "A name, or a mapping of a name and parameters.", "anyOf": calculators}
+    )
+    resources = _inline(Resources)
+    define("resources", resources)
+
+    stages = []
+    for kind in plugins.names("matcompute.tasks"):
+        schema = _inline(parameters_model(task_adapter(kind)))
+        schema["properties"] = {
+            "name": _NAME,
+            "calculator": {"$ref": "#/$defs/calculator"},
+            "resources": {"$ref": "#/$defs/resources"},
+            "batch_size": {"type": "integer", "minimum": 1, "description": "Structures a batch at most."},
+            **schema.get("properties", {}),
+        }
+        schema["required"] = ["calculator", *schema.get("required", [])]
+        stages.append(_stage(kind, define(f"task-{kind}", schema)))
+    for kind, model in GATES.items():
+        schema = _inline(model)
+        schema["properties"] = {"name": _NAME, **schema.get("properties", {})}
+        body: dict[str, Any] = define(f"gate-{kind}", schema)
+        if kind == "filter":
+            body = {"anyOf": [{"type": "string"}, body]}
+        elif not schema.get("required"):
+            body = {"anyOf": [{"type": "null"}, body]}
+            stages.append({"const": kind})
+        stages.append(_stage(kind, body))
+
+    properties = header["properties"]
+    properties["license"] = {**properties["licence"], "description": "The same as `licence`."}
+    properties["centres"] = {**properties["centres"], "type": ["array", "string"]}
+    properties["structures"] = {
+        "type": "array",
+        "minItems": 1,
+        "description": "Where structures come from; each is taken once.",
+        "items": {"oneOf": sources},
+    }
+    properties["stages"] = {
+        "type": "array",
+        "minItems": 1,
+        "description": "Tasks and gates, in order.",
+        "items": {"oneOf": stages},
+    }
+    required = [key for key in header["required"] if key != "licence"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "matcompute campaign file, version 1",
+        "type": "object",
+        "properties": properties,
+        "required": [*required, "structures", "stages"],
+        "oneOf": [{"required": ["licence"]}, {"required": ["license"]}],
+        "additionalProperties": False,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _stage(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {kind: body},
+        "required": [kind],
+        "additionalProperties": False,
+    }
+
+
+def _shorthands(schema: dict[str, Any]) -> None:
+    """Allow one text where a list of texts is meant, as the models do."""
+    for name, entry in schema["properties"].items():
+        if entry.get("type") == "array" and name in {"files", "prototypes"}:
+            array = {key: entry.pop(key) for key in ("type", "items", "minItems") if key in entry}
+            entry["anyOf"] = [array, {"type": "string"}]
+        if name == "index":
+            entry["type"] = ["string", "integer"]
+        if name == "elements":
+            one_or_many = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+            entry["anyOf"] = [
+                one_or_many,
+                {"type": "object", "additionalProperties": one_or_many},
+            ]
+
+
+def schema_text() -> str:
+    """Return the schema as it stands in ``docs/reference/campaign.schema.json``."""
+    return json.dumps(campaign_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,66 @@
+"""What this installation can compute: calculators and tasks with versions, species, weights and parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matcompute import plugins
+from matcompute.errors import MatcomputeError
+from matcompute.node.job import load_adapter
+
+__all__ = ["describe"]
+
+
+def describe() -> dict[str, Any]:
+    """Return every registered calculator and task, JSON-able.
+
+    An adapter that cannot be imported is listed with its ``error``, so that one broken plug-in hides no other.
+    """
+    from matcompute.node.summary import software_versions
+
+    return {
+        "versions": software_versions(),
+        "calculators": [_calculator(name) for name in plugins.names("matcompute.calculators")],
+        "tasks": [_task(name) for name in plugins.names("matcompute.tasks")],
+    }
+
+
+def _calculator(name: str) -> dict[str, Any]:
+    try:
+        adapter = load_adapter("matcompute.calculators", name)
+        if not adapter.available():
+            return {
+                "name": name,
+                "available": False,
+                "error": f"package '{adapter.package}' is not installed",
+            }
+        path = adapter.model_path()
+        return {
+            "name": name,
+            "available": True,
+            "package": adapter.package,
+            "version": adapter.version,
+            "species": sorted(adapter.species),
+            "deterministic": adapter.deterministic,
+            "model": None if path is None else path.name,
+            "model_sha256": adapter.model_sha256(),
+            **{k: v for k, v in adapter.method(adapter.Parameters().model_dump()).items() if k != "model"},
+            "parameters": adapter.Parameters.model_json_schema().get("properties", {}),
+        }
+    except (MatcomputeError, OSError, ImportError, ValueError) as error:
+        return {"name": name, "available": False, "error": str(error)}
+
+
+def _task(name: str) -> dict[str, Any]:
+    try:
+        task = load_adapter("matcompute.tasks", name)
+        parameters = task.Parameters()
+        return {
+            "name": name,
+            "available": True,
+            "title": task.title,
+            "outputs": [{"name": i.name, "units": i.units, "per": i.per} for i in task.outputs(parameters)],
+            "parameters": task.Parameters.model_json_schema().get("properties", {}),
+        }
+    except (MatcomputeError, OSError, ImportError, ValueError) as error:
+        return {"name": name, "available": False, "error": str(error)}

@@ -1,0 +1,119 @@
+"""The command line, and a calculator of a third party as the how-to shows it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ase.build import bulk
+
+from matcompute.dataset import Status
+
+PROGRAM = str(Path(sys.executable).parent / "matcompute-node")
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_help_is_quick() -> None:
+    times = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        text = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
+        times.append(time.perf_counter() - begun)
+    assert "run" in text
+    assert "info" in text
+    assert min(times) < 0.4
+
+
+def test_info() -> None:
+    content = json.loads(subprocess.run([PROGRAM, "info", "--json"], capture_output=True, check=True).stdout)
+    calculators = {c["name"]: c for c in content["calculators"]}
+    assert calculators["emt"]["species"] == sorted(["Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt"])
+    assert len(calculators["chgnet"]["species"]) == 89
+    assert re.fullmatch("[0-9a-f]{64}", calculators["chgnet"]["model_sha256"])
+    tasks = {t["name"]: t for t in content["tasks"]}
+    assert tasks.keys() >= {"static", "relax", "eos"}
+    assert {"name": "bulk_modulus", "units": "GPa", "per": "entry"} in tasks["eos"]["outputs"]
+    table = subprocess.run([PROGRAM, "info"], capture_output=True, text=True, check=True).stdout
+    assert "chgnet" in table
+    assert "89 elements" in table
+
+
+def test_emt_jobs_import_no_heavy_package(
+    make_job: Callable[..., Any], make_alloys: Callable[..., Any]
+) -> None:
+    job = make_job(structures=make_alloys(1), processes=1)
+    code = (
+        "import sys; from matcompute.node.runner import run;"
+        f"assert run({str(job.folder / 'task.json')!r}).exit_code == 0;"
+        "print([m for m in ('torch', 'pandas', 'pymatgen', 'aiida', 'matplotlib') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_dry_run(make_job: Callable[..., Any], make_alloys: Callable[..., Any]) -> None:
+    job = make_job(structures=[*make_alloys(3), bulk("Fe")])
+    files = {p.name for p in job.folder.iterdir()}
+    finished = job.run("--dry-run")
+    assert finished.returncode == 0, finished.stderr
+    content = json.loads(finished.stdout)
+    assert (content["structures"], content["to_compute"]) == (4, 4)
+    assert content["estimated_core_s"] > 0
+    assert [r["status"] for r in content["refused"]] == ["unsupported_species"]
+    assert {p.name for p in job.folder.iterdir()} == files
+
+
+def test_nothing_is_written_at_home(
+    make_job: Callable[..., Any], make_alloys: Callable[..., Any], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    job = make_job(structures=make_alloys(1), task="static", calculator="chgnet", processes=1)
+    job.env = {
+        k: v for k, v in job.env.items() if k not in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
+    }
+    job.env["HOME"] = str(home)
+    assert job.run().returncode == 0
+    assert list(home.iterdir()) == []
+
+
+def test_worked_example_of_the_how_to(
+    make_job: Callable[..., Any], make_alloys: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Write the files that docs/how-to/add-a-calculator.md shows, install them and run a job with them."""
+    page = (DOCS / "how-to" / "add-a-calculator.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r"```\w+\n# file: (\S+)\n(.*?)```", page, flags=re.DOTALL))
+    assert set(files) == {"pyproject.toml", "lj_calculator.py"}
+    package = tmp_path / "package"
+    package.mkdir()
+    for name, text in files.items():
+        (package / name).write_text(text)
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index",
+         "--target", str(site), str(package)],
+        check=True, capture_output=True, env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )  # fmt: skip
+    atoms = bulk("Ar", "fcc", a=5.4)
+    job = make_job(
+        structures=[atoms, bulk("Cu")], task="eos", calculator={"name": "lj", "parameters": {"sigma": 3.4}}
+    )
+    job.env["PYTHONPATH"] = str(site)
+    finished = job.run()
+    assert finished.returncode == 0, finished.stderr
+    with job.results() as shard:
+        assert shard.status("bulk_modulus").tolist() == [Status.OK, Status.UNSUPPORTED_SPECIES]
+        # The 12-6 fcc crystal: nearest neighbours at 1.09 σ, B0 = 75 ε/σ³.
+        v0 = float(shard.column("equilibrium_volume")[0])
+        assert (v0 * 2**0.5) ** (1 / 3) / 3.4 == pytest.approx(1.09, abs=0.01)
+        expected = 75 * 0.0104 / 3.4**3 * 160.2177
+        assert float(shard.column("bulk_modulus")[0]) == pytest.approx(expected, rel=0.1)
+        assert shard.methods[0].parameters["calculator_parameters"] == {"sigma": 3.4, "epsilon": 0.0104}

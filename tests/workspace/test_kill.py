@@ -1,0 +1,138 @@
+"""Real kill -9 of each part of the daemon while a batch is under way: after repair the batch is complete."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from ase.build import bulk
+
+from matcompute.workspace.runtime import DaemonFiles
+
+pytestmark = pytest.mark.kill
+
+
+def _slow_shard(write_shard, name="shard.h5", n=24):
+    atoms = []
+    for seed in range(n):
+        one = bulk("Al", cubic=True).repeat(2)
+        one.rattle(0.05, seed=seed)
+        atoms.append(one)
+    return write_shard(atoms, name)
+
+
+def _kill(*pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _job_runs(node):
+    """Whether the batch's job is under way (and not finished)."""
+    return any("job_id" in job.base.attributes.all and not job.is_terminated for job in node.called)
+
+
+@pytest.mark.parametrize("delay", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "victims", [("worker",), ("broker",), ("supervisor",), ("supervisor", "worker", "broker")]
+)
+def test_a_batch_survives(victims, delay, workspace, write_shard, submit_batch, wait_for):
+    before = workspace.ensure_daemon()
+    node = submit_batch(_slow_shard(write_shard), processes=1)
+    time.sleep(delay)
+    _kill(*(getattr(before, part) for part in victims))
+    report = workspace.repair()
+    assert report.daemon.running
+    wait_for(node, each=None, timeout=120)
+    assert node.is_finished_ok, node.exit_message
+    summary = node.outputs.summary.get_dict()
+    assert summary["counts"] == {"ok": 24}
+    after = workspace.daemon_status()
+    assert after.running
+    for part in victims:
+        assert getattr(after, part) != getattr(before, part)
+
+
+def test_a_killed_broker_is_noticed_by_the_worker_itself(workspace, write_shard, submit_batch, wait_for):
+    before = workspace.ensure_daemon()
+    _kill(before.broker)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        now = workspace.daemon_status()
+        if now.running and now.broker != before.broker:
+            break
+        time.sleep(0.1)
+    assert now.running, now
+    assert now.worker != before.worker
+    # This process is still connected to the old broker.
+    workspace.ensure_daemon()
+    node = submit_batch(write_shard())
+    wait_for(node)
+    assert node.is_finished_ok
+
+
+def test_a_killed_supervisor_leaves_no_strays(workspace):
+    import psutil
+
+    before = workspace.ensure_daemon()
+    _kill(before.supervisor)
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and any(psutil.pid_exists(p) for p in (before.worker, before.broker)):
+        time.sleep(0.1)
+    assert not psutil.pid_exists(before.worker)
+    assert not psutil.pid_exists(before.broker)
+    assert workspace.daemon_status().state == "broken"
+    assert workspace.ensure_daemon().action == "restarted"
+
+
+def test_a_lost_task_is_made_again(workspace, write_shard, submit_batch, wait_for):
+    """The submitter died between storing the process and sending its task: here the task file is taken away."""
+    workspace.stop_daemon()
+    workspace.ensure_daemon()
+    status = workspace.daemon_status()
+    os.kill(status.worker, signal.SIGSTOP)  # nothing takes the task meanwhile
+    try:
+        node = submit_batch(write_shard())
+        deadline = time.monotonic() + 10
+        files = DaemonFiles.of(workspace)
+        while time.monotonic() < deadline and not any(
+            p.is_file() for q in files.queues for p in q.glob("*.json")
+        ):
+            time.sleep(0.05)
+        _kill(status.supervisor, status.worker, status.broker)
+        for queue in files.queues:
+            for file in queue.glob("*.json"):
+                file.unlink()
+    finally:
+        report = workspace.repair()
+    assert node.pk in report.revived
+    wait_for(node)
+    assert node.is_finished_ok
+    assert workspace.repair().revived == []
+
+
+def test_a_killed_job_script_leaves_nothing_computed_twice(workspace, write_shard, submit_batch, wait_for):
+    """Only the shell of the job is killed: the node program goes on without it, and its successor waits for it."""
+    import json
+
+    workspace.ensure_daemon()
+    node = submit_batch(_slow_shard(write_shard, n=40))
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not _job_runs(node):
+        time.sleep(0.1)
+    job = node.called[0]
+    time.sleep(1.5)
+    _kill(int(job.get_job_id()))
+    wait_for(node, timeout=120)
+    assert node.is_finished_ok, node.exit_message
+    assert node.called[0].exit_status == 300
+    retrieved = node.called[-1].outputs.retrieved.base.repository
+    done = [
+        json.loads(line)["id"]
+        for name in retrieved.list_object_names()
+        if name.startswith("journal-")
+        for line in retrieved.get_object_content(name).splitlines()
+        if json.loads(line)["event"] == "done"
+    ]
+    assert len(done) == len(set(done)) == 40

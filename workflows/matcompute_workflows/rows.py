@@ -1,0 +1,116 @@
+"""Rows of shards into a new shard; nothing here knows AiiDA beyond :class:`ShardData`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from matcompute.dataset import Dataset, DatasetWriter, Status
+from matcompute.dataset.errors import DatasetError
+from matcompute_kernels import Batch
+from matcompute_workflows.shard import ShardData
+
+__all__ = ["IDENTITY", "natural_order", "write_lost", "write_rows"]
+
+#: Columns of ``/entries`` that follow a structure from shard to shard.
+IDENTITY = ("source_line", "node_uuid", "process_uuid", "quality", "last_modified")
+_NUMBER = re.compile(r"(\d+)")
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Sort names with their numbers by value: ``b2`` before ``b10``."""
+    return sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in _NUMBER.split(name)])
+
+
+def write_rows(pairs: np.ndarray, parents: Sequence[ShardData], path: Path) -> None:
+    """Write structures of several shards, in the given order.
+
+    Parameters
+    ----------
+    pairs
+        i8[n, 2]: number of the parent and row in it.
+    parents
+        The shards.
+    path
+        The shard to write.
+
+    Raises
+    ------
+    DatasetError
+        If a parent or a row does not exist.
+    """
+    if pairs.size and (pairs[:, 0].min() < 0 or pairs[:, 0].max() >= len(parents)):
+        raise DatasetError(f"rows name parent {int(pairs[:, 0].max())}, there are {len(parents)} parents")
+    with ExitStack() as stack:
+        datasets = [stack.enter_context(shard.dataset()) for shard in parents]
+        metadata = datasets[0].metadata
+        with DatasetWriter(path, metadata) as writer:
+            order: list[np.ndarray] = []
+            blocks: list[Batch] = []
+            columns: dict[str, list[np.ndarray]] = {}
+            for number, dataset in enumerate(datasets):
+                at = np.flatnonzero(pairs[:, 0] == number)
+                if at.size == 0:
+                    continue
+                rows = pairs[at, 1]
+                if rows.min() < 0 or rows.max() >= len(dataset):
+                    raise DatasetError(f"parent {number} has {len(dataset)} rows, not row {int(rows.max())}")
+                order.append(at)
+                blocks.append(dataset.batch(rows))
+                sources = np.array([writer.add_source(s) for s in dataset.sources] or [-1], dtype=np.int32)
+                index = dataset.entry_column("source_index", rows)
+                taken: dict[str, Any] = {
+                    "id": dataset.entry_column("id", rows),
+                    "structure_hash": dataset.entry_column("structure_hash", rows),
+                    "source_index": np.where(index >= 0, sources[np.maximum(index, 0)], -1),
+                    **{name: dataset.entry_column(name, rows) for name in IDENTITY},
+                }
+                for name, values in taken.items():
+                    columns.setdefault(name, []).append(values)
+            if not blocks:
+                return
+            back = np.argsort(np.concatenate(order), kind="stable")
+            joined = {name: np.concatenate(values)[back] for name, values in columns.items()}
+            writer.append(
+                Batch.concatenate(blocks)[back],
+                ids=joined.pop("id"),
+                structure_hash=joined.pop("structure_hash"),
+                entry=joined,
+            )
+
+
+def write_lost(source: Path, path: Path) -> None:
+    """Copy a result shard; an entry of which nothing was attempted becomes lost in every column."""
+    with Dataset(source) as dataset, DatasetWriter(path, dataset.metadata) as writer:
+        names = dataset.properties
+        for info in names.values():
+            writer.declare(info)
+        for row in dataset.sources:
+            writer.add_source(row)
+        for method in dataset.methods:
+            writer.add_method(method)
+        status = {name: dataset.status(name).copy() for name in names}
+        untouched = np.ones(len(dataset), dtype=bool)
+        for values in status.values():
+            untouched &= values == Status.NOT_ATTEMPTED
+        for values in status.values():
+            values[untouched] = Status.LOST
+        message = np.where(untouched, "its batch was given up", dataset.entry_column("message"))
+        entry: dict[str, Any] = {
+            name: dataset.entry_column(name)
+            for name in (*IDENTITY, "source_index", "method_index", "attempt")
+        }
+        writer.append(
+            dataset.batch(),
+            ids=dataset.ids,
+            structure_hash=dataset.entry_column("structure_hash"),
+            results={n: dataset.column(n) for n, info in names.items() if info.per == "entry"},
+            site_results={n: dataset.column(n) for n, info in names.items() if info.per == "site"},
+            status=status,
+            entry={**entry, "message": message.tolist()},
+        )
