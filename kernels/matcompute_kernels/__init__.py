@@ -21,6 +21,7 @@ _WHERE = {
     "neighbor_list": "neighbors",
     # descriptors
     "soap": "descriptors.soap",
+    "soap_derivatives": "descriptors.soap_derivatives",
     "acsf": "descriptors.acsf",
     "mbtr": "descriptors.mbtr",
     "local_mbtr": "descriptors.local_mbtr",

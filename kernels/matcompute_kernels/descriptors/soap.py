@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
-__all__ = ["CONVENTIONS", "labels", "soap"]
+__all__ = ["CONVENTIONS", "Model", "checked_layout", "density", "labels", "soap"]
 
 CONVENTIONS = ("dscribe-gto", "featomic-gto", "polynomial")
 #: Pairs of a chunk: about 20 MB of neighbours.
@@ -124,7 +124,7 @@ def soap(
     """
     batch = as_batch(batch)
     dtype = check_dtype(dtype)
-    layout = _layout(species, n_max, l_max, convention, compression)
+    layout = checked_layout(species, n_max, l_max, convention, compression)
     check_positive(r_cut=r_cut, sigma=sigma)
     if average not in ("off", "inner", "outer"):
         raise KernelInputError(f"average must be off, inner or outer, not {average!r}")
@@ -136,7 +136,7 @@ def soap(
         if not neighbors.full or len(neighbors.ptr) != len(batch.numbers) + 1:
             raise KernelInputError("neighbors must be a full list of this batch")
         neighbors = neighbors.within(far)
-    model = _Model(batch, layout, convention, float(r_cut), float(sigma), kind, parameters, centre_weight)
+    model = Model(batch, layout, convention, float(r_cut), float(sigma), kind, parameters, centre_weight)
     tasks = _tasks(batch, far)
     rows = len(batch.numbers) if average == "off" else len(batch)
     if sparse and average == "off":
@@ -176,10 +176,11 @@ def labels(
     **_: Any,
 ) -> list[str]:
     """Name of each column of :func:`soap`, such as ``Na-Cl l=0 n=1 n=2`` (radial functions counted from 0)."""
-    return _layout(species, n_max, l_max, convention, compression).labels()
+    return checked_layout(species, n_max, l_max, convention, compression).labels()
 
 
-def _layout(species: Any, n_max: int, l_max: int, convention: str, compression: Any) -> SoapLayout:
+def checked_layout(species: Any, n_max: int, l_max: int, convention: str, compression: Any) -> SoapLayout:
+    """Check the parameters that give the columns, and return these."""
     if convention not in CONVENTIONS:
         raise KernelInputError(f"convention must be one of {', '.join(CONVENTIONS)}, not {convention!r}")
     check_integer(1, 64, n_max=n_max)
@@ -262,7 +263,7 @@ def _run(work: Any, tasks: list[Any], threads: int) -> None:
             pass
 
 
-class _Model:
+class Model:
     """Arrays that every chunk of one call needs, and the calls of the kernels with them."""
 
     def __init__(
@@ -332,7 +333,8 @@ class _Model:
             aligned_zeros((slots, group * n_lm, self.wide)),
         )
 
-    def _ordered(self, pairs: NeighborList) -> tuple[np.ndarray, np.ndarray]:
+    def ordered(self, pairs: NeighborList) -> tuple[np.ndarray, np.ndarray]:
+        """Room for the neighbours of one site, in the order of their channels."""
         room = (int(pairs.counts.max(initial=0)) // 8 + 2) * 8
         return aligned_zeros((4, room)), aligned_zeros((room,))
 
@@ -354,7 +356,7 @@ class _Model:
             pairs.vector,
             pairs.first,
             *self.common,
-            *self._ordered(pairs),
+            *self.ordered(pairs),
             *space,
             out,
             base,
@@ -383,7 +385,7 @@ class _Model:
             self.batch.ptr,
             average == "inner",
             *self.common,
-            *self._ordered(pairs),
+            *self.ordered(pairs),
             *space,
             out,
             base,

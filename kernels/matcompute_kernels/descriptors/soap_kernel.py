@@ -27,7 +27,15 @@ from matcompute_kernels.vec8 import (
     zero_rows,
 )
 
-__all__ = ["BLOCK", "contract", "density_weight", "expand_site", "order_neighbors", "slots_of_site"]
+__all__ = [
+    "BLOCK",
+    "contract",
+    "density_slope",
+    "density_weight",
+    "expand_site",
+    "order_neighbors",
+    "slots_of_site",
+]
 
 #: Neighbours whose harmonics and radial functions are held at a time (they stay in the L1 cache).
 BLOCK = 48
@@ -59,6 +67,33 @@ def density_weight(r: float, kind: int, p: np.ndarray) -> float:
     if kind == 4:
         return p[1] / (p[2] + np.exp(-r / p[0]))
     return 1.0
+
+
+@njit(cache=True, nogil=True)
+def density_slope(r: float, kind: int, p: np.ndarray) -> float:
+    """Derivative of :func:`density_weight` by r."""
+    if kind == 1:
+        smooth, slope = 1.0, 0.0
+        if p[1] > 0.0 and r > p[0] - p[1]:
+            x = np.pi * (r - p[0] + p[1]) / p[1]
+            smooth = 0.5 * (1.0 + np.cos(x)) if r < p[0] else 0.0
+            slope = -0.5 * np.pi / p[1] * np.sin(x) if r < p[0] else 0.0
+        if p[2] > 0.0:
+            power = (r / p[2]) ** p[4]
+            scaling = p[3] / (p[3] + power)
+            return slope * scaling - smooth * scaling * scaling / p[3] * p[4] * power / max(r, 1e-12)
+        return slope
+    if kind == 2:
+        x = r / p[0]
+        base = max(1.0 + 2.0 * x**3 - 3.0 * x * x, 0.0)
+        return p[1] * p[2] * base ** (p[2] - 1.0) * 6.0 * (x * x - x) / p[0] if 0.0 < x < 1.0 else 0.0
+    if kind == 3:
+        power = (r / p[0]) ** p[3]
+        return -p[1] * p[3] * power / max(r, 1e-12) / (p[2] + power) ** 2
+    if kind == 4:
+        decay = np.exp(-r / p[0])
+        return p[1] * decay / p[0] / (p[2] + decay) ** 2
+    return 0.0
 
 
 @njit(cache=True, nogil=True)
@@ -311,8 +346,9 @@ def expand_site(
 
 @njit(cache=True, nogil=True)
 def contract(
-    coefficients: np.ndarray,
+    first: np.ndarray,
     slot_a: int,
+    second: np.ndarray,
     slot_b: int,
     group: int,
     n_max: int,
@@ -325,13 +361,14 @@ def contract(
     offset: int,
     add: bool,
 ) -> None:
-    """One block of the power spectrum: factor·l_scale[l]·Σ c_a[n]·c_b[n'] over the m and the sites of the group.
+    """One block of the power spectrum: factor·l_scale[l]·Σ a[n]·b[n'] over the m and the sites of the group.
 
+    a and b are slots of two arrays of coefficients (the same for a spectrum, one of derivatives for its derivative).
     Columns l, n, n' from ``offset`` of the contiguous ``out`` on (OUTPUT), n' ≥ n only if ``triangle``.
     """
     slot_size = group * (l_max + 1) ** 2 * wide
     per_l = n_max * (n_max + 1) // 2 if triangle else n_max * n_max
-    c, features = address(coefficients), address(out)
+    c_first, c_second, features = address(first), address(second), address(out)
     for l in range(l_max + 1):
         rows_first = group * l * l * wide
         a, b = slot_a * slot_size + rows_first, slot_b * slot_size + rows_first
@@ -343,8 +380,8 @@ def contract(
                 _multiply_rows(
                     min(8, n_max - top),
                     group * (2 * l + 1),
-                    shift(c, a + top),
-                    shift(c, b + left),
+                    shift(c_first, a + top),
+                    shift(c_second, b + left),
                     wide,
                     shift(features, target),
                     n_max - triangle * (top + 1),

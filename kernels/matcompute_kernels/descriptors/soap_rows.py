@@ -13,7 +13,7 @@ from matcompute_kernels.descriptors.soap_kernel import (
     slots_of_site,
 )
 
-__all__ = ["GROUP", "count_site_blocks", "site_rows", "structure_rows"]
+__all__ = ["GROUP", "count_site_blocks", "site_rows", "structure_rows", "sum_slots"]
 
 #: Sites whose coefficients an outer average holds at a time: the product then sums over all of them in registers.
 GROUP = 12
@@ -87,6 +87,7 @@ def _write_row(
             contract(
                 coefficients,
                 s,
+                coefficients,
                 t,
                 group,
                 n_max,
@@ -102,7 +103,7 @@ def _write_row(
 
 
 @njit(cache=True, nogil=True)
-def _sum_slots(coefficients: np.ndarray, n_slots: int, used: int) -> None:
+def sum_slots(coefficients: np.ndarray, n_slots: int, used: int) -> None:
     """Sum of the slots, into the slot behind them (mu1nu1)."""
     total = coefficients[n_slots]
     total[:used] = 0.0
@@ -172,7 +173,7 @@ def site_rows(
             last - first, xyzw, r, ends, pieces, scale, recurrence, harmonics, radial, coefficients, 1, 0
         )
         if summing:
-            _sum_slots(coefficients, n_slots, (l_max + 1) ** 2)
+            sum_slots(coefficients, n_slots, (l_max + 1) ** 2)
         _write_row(
             coefficients,
             n_slots,
@@ -298,7 +299,7 @@ def structure_rows(
             member = 0 if inner else member + 1
             if member == group or site == end_site or (not inner and site == last_site):
                 if summing:
-                    _sum_slots(coefficients, n_slots, group * n_lm)
+                    sum_slots(coefficients, n_slots, group * n_lm)
                 _write_row(
                     coefficients,
                     n_slots,
