@@ -95,7 +95,7 @@ def magpie(formulas: Any, *, impute_nan: bool = True, dtype: Any = np.float64) -
     table = _properties(bool(impute_nan))
     out = np.empty((len(compositions), table.shape[1], len(_STATISTICS)), dtype=dtype)
     _statistics(compositions.numbers, compositions.amounts, compositions.ptr, table, out)
-    return out.reshape(len(compositions), -1)
+    return out.reshape(len(compositions), table.shape[1] * len(_STATISTICS))
 
 
 def labels(**_: Any) -> list[str]:

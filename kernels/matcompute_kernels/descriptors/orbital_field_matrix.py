@@ -115,7 +115,7 @@ def orbital_field_matrix(
             "a Voronoi cell cannot be built; do two atoms coincide?", int(np.flatnonzero(failed)[0])
         )
     out = out.astype(dtype, copy=False)
-    return out.reshape(len(batch), -1) if flatten else out
+    return out.reshape(len(batch), size * size) if flatten else out
 
 
 def labels(period_tag: bool = False, **_: Any) -> list[str]:

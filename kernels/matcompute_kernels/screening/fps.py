@@ -159,11 +159,14 @@ def fps_distances(
     while count < n:
         size = min(width, total - count)
         if size < total:
-            order = np.argpartition(nearest, total - size - 1)
-            candidates = np.sort(order[total - size :])
-            rest = order[: total - size]
-            outside = float(nearest[rest].max())
-            outside_index = int(rest[nearest[rest] == outside].min())
+            level = np.partition(nearest, total - size)[total - size]
+            farther, equal = np.flatnonzero(nearest > level), np.flatnonzero(nearest == level)
+            room = size - len(farther)  # of equals the first ones, so that ties go to the lower index
+            candidates = np.sort(np.concatenate([farther, equal[:room]]))
+            if len(equal) > room:
+                outside, outside_index = float(level), int(equal[room])
+            else:
+                outside, outside_index = float(np.max(nearest, where=nearest < level, initial=-np.inf)), total
         else:
             candidates, outside, outside_index = np.arange(total), -np.inf, total
         rows = np.empty(size, dtype=np.int64)

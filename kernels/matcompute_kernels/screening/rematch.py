@@ -18,7 +18,7 @@ __all__ = ["rematch"]
 _MAX_STEPS = 100_000
 
 
-@njit(cache=True, fastmath={"contract", "nsz", "reassoc"})
+@njit(cache=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
 def _match(
     similarity: np.ndarray, alpha: float, threshold: float, plan: np.ndarray, work: np.ndarray
 ) -> float:
@@ -77,7 +77,7 @@ def _match(
     return total
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def _match_all(
     values: np.ndarray,
     rows: np.ndarray,
