@@ -109,7 +109,8 @@ def test_mixed_periodicity_and_binning(pbc, size):
     i, j, shift = ase_list("ijS", atoms, 4.1)
     assert (rows_of(pairs) == sort_rows(np.column_stack([i, j, shift]))).all()
     if size == 5:
-        assert len(atoms) > 100 and len(pairs) > BRUTE_FORCE
+        assert len(atoms) > 100
+        assert len(pairs) > BRUTE_FORCE
 
 
 def test_cutoff_beyond_the_cell():
@@ -182,8 +183,10 @@ def test_batch_sites_and_chunks_agree():
         assert (whole.vector[part] == one.vector).all()
     ranges = list(site_chunks(batch, 5.0, 300))
     assert len(ranges) > 3
-    assert ranges[0][0] == 0 and ranges[-1][1] == batch.ptr[-1]
-    assert all(a[1] == b[0] and a[0] < a[1] for a, b in itertools.pairwise(ranges))
+    assert ranges[0][0] == 0
+    assert ranges[-1][1] == batch.ptr[-1]
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
+    assert all(first < last for first, last in ranges)
     parts = [neighbor_list(batch, 5.0, sites=r) for r in ranges]
     assert (np.concatenate([p.j for p in parts]) == whole.j).all()
     assert (np.concatenate([p.i for p in parts]) == whole.i).all()

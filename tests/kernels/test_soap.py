@@ -317,6 +317,12 @@ def test_batches_chunks_threads_sparse_and_float32(monkeypatch):
     assert np.allclose(soap(batch, neighbors=shared, **options), results["off"], atol=1e-10)
 
 
+@pytest.mark.parametrize("average", ["off", "inner", "outer"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_no_structures(average, sparse):
+    assert soap([], ["Na", "Cl"], 5.0, 3, 2, average=average, sparse=sparse).shape == (0, 63)
+
+
 def test_outer_average_is_the_mean_of_the_rows():
     atoms = rattled(bulk("NaCl", "rocksalt", a=5.64) * (3, 2, 2))
     for mode in (None, "mu1nu1", "mu2", "crossover"):

@@ -436,7 +436,8 @@ class Model:
                 parts[first] = n_blocks, values, block
 
         _run(work, tasks, threads)
-        chosen = [parts.pop(first) for first in sorted(parts)]
+        nothing = np.empty(0, np.int64), np.empty(0, dtype), np.empty(0, np.int32)
+        chosen = [parts.pop(first) for first in sorted(parts)] or [nothing]
         n_blocks = np.concatenate([part[0] for part in chosen])
         block = np.concatenate([part[2] for part in chosen])
         values = _join([part[1] for part in chosen])
