@@ -78,6 +78,17 @@ def test_list_that_does_not_fit(batch, name):
 
 
 @pytest.mark.parametrize("name", DESCRIPTORS)
+def test_atoms_outside_the_cell(crystal, name):
+    """Which image of an atom is given makes no difference (dscribe misses neighbours then)."""
+    moved = crystal.copy()
+    moved.positions += (
+        np.array([[0, 0, 0], [2, -1, 0], [0, 0, 3], [-1, 0, 0], [1, 1, -4]]) @ crystal.cell.array
+    )
+    rows = DESCRIPTORS[name](crystal)
+    np.testing.assert_allclose(DESCRIPTORS[name](moved), rows, rtol=1e-9, atol=1e-11 * np.abs(rows).max())
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
 def test_no_structures(batch, name):
     rows = DESCRIPTORS[name]([])
     assert rows.shape == (0, DESCRIPTORS[name](batch[:1]).shape[1])

@@ -30,9 +30,9 @@ def test_invariances(crystal, rotated, supercell, function, sigma):
     large = valle_oganov(supercell(crystal), **setting)[0]
     # The pair normalization takes the cell out; that of the triplets leaves 1/n (V n / n³ · n).
     factor = 1.0 if function == "distance" else 1.0 / 6.0
-    np.testing.assert_allclose(large, factor * row, rtol=1e-7, atol=1e-7 * row.max())
+    np.testing.assert_allclose(large, factor * row, rtol=1e-8, atol=1e-10 * row.max())
     np.testing.assert_allclose(
-        valle_oganov(rotated(crystal), **setting)[0], row, rtol=1e-7, atol=1e-7 * row.max()
+        valle_oganov(rotated(crystal), **setting)[0], row, rtol=1e-8, atol=1e-10 * row.max()
     )
     assert len(feature_labels("valle_oganov", **setting)) == len(row)
 

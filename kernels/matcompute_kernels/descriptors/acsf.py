@@ -84,6 +84,12 @@ def acsf(
     KernelInputError
         If a structure is unfit, has an element that is not in ``species``, or a parameter is wrong.
 
+    Notes
+    -----
+    Where rounding takes 1 + λ cos θ below 0 (collinear atoms), 0 is used; the peer gives NaN for a ζ that is no
+    integer. Atoms may lie outside the cell. Beside the result a thread holds the pairs of one chunk, about 10 MB; the
+    derivatives take 24 F bytes per atom and distinct neighbour in float64, so describe large sets in parts.
+
     Examples
     --------
     >>> from ase.build import bulk

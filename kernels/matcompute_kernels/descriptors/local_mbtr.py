@@ -15,6 +15,8 @@ from matcompute_kernels.descriptors.many_body import (
     GEOMETRIES,
     Weighting,
     check_geometry,
+    cross_length,
+    degrees,
     largest_extent,
     local_species,
     pair_block,
@@ -276,9 +278,10 @@ def _local_pairs(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _value(geometry: int, cosine: float) -> float:
-    cosine = max(-1.0, min(1.0, cosine))
-    return np.arccos(cosine) * (180.0 / np.pi) if geometry == 0 else cosine
+def _value(geometry: int, a: float, b: float, c: float, cross: float) -> float:
+    """Cosine or angle between the sides a and b opposite of c; ``cross`` is twice the area."""
+    cosine = max(-1.0, min(1.0, 0.5 * (a * a + b * b - c * c) / (a * b)))
+    return degrees(cosine, cross / (a * b)) if geometry == 0 else cosine
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -337,14 +340,15 @@ def _local_triplets(
                         f_q = smooth(dq, r_cut, sharpness) if dq < r_cut else 0.0
                         f_far = smooth(far, r_cut, sharpness) if far < r_cut else 0.0
                         w_center, w_p, w_q = f_p * f_q, f_p * f_far, f_q * f_far
-                    cosine = 0.5 * (dp * dp + dq * dq - far * far) / (dp * dq)
-                    deposit(
-                        work, pair_block(min(a, c), max(a, c), m), _value(geometry, cosine), w_center, grid
-                    )
-                    cosine = 0.5 * (dp * dp + far * far - dq * dq) / (dp * far)
-                    deposit(work, middle + a * m + c, _value(geometry, cosine), w_p, grid)
-                    cosine = 0.5 * (dq * dq + far * far - dp * dp) / (dq * far)
-                    deposit(work, middle + c * m + a, _value(geometry, cosine), w_q, grid)
+                    cross = 0.0
+                    if geometry == 0:
+                        cross = cross_length(
+                            vector[p, 0], vector[p, 1], vector[p, 2], vector[q, 0], vector[q, 1], vector[q, 2]
+                        )
+                    at_center = _value(geometry, dp, dq, far, cross)
+                    deposit(work, pair_block(min(a, c), max(a, c), m), at_center, w_center, grid)
+                    deposit(work, middle + a * m + c, _value(geometry, dp, far, dq, cross), w_p, grid)
+                    deposit(work, middle + c * m + a, _value(geometry, dq, far, dp, cross), w_q, grid)
             _finish(work, table, grid, total, factor, normalize, values[row_ptr[i] : row_ptr[i + 1]])
         structure += 1
         site = ptr[structure]

@@ -24,6 +24,8 @@ __all__ = [
     "add_triplets",
     "block_count",
     "check_geometry",
+    "cross_length",
+    "degrees",
     "largest_extent",
     "local_species",
     "occurring_blocks",
@@ -265,6 +267,23 @@ def smooth(d: float, r_cut: float, sharpness: float) -> float:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def cross_length(ax: float, ay: float, az: float, bx: float, by: float, bz: float) -> float:
+    """Length of a × b."""
+    x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+    return np.sqrt(x * x + y * y + z * z)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def degrees(cosine: float, sine: float) -> float:
+    """Angle from its cosine; near 0° and 180° from its sine: there the arccos of a rounded number is off by 1e-6°."""
+    if cosine > 0.999:
+        return np.arcsin(min(1.0, sine)) * (180.0 / np.pi)
+    if cosine < -0.999:
+        return 180.0 - np.arcsin(min(1.0, sine)) * (180.0 / np.pi)
+    return np.arccos(cosine) * (180.0 / np.pi)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def add_triplets(
     first: int,
     last: int,
@@ -330,7 +349,10 @@ def add_triplets(
                     value = 0.5 * (dp * dp + d[q] * d[q] - far[q] * far[q]) / (dp * d[q])
                     value = max(-1.0, min(1.0, value))
                     if geometry == 0:
-                        value = np.arccos(value) * (180.0 / np.pi)
+                        sine = 0.0
+                        if abs(value) > 0.999:
+                            sine = cross_length(xp, yp, zp, x[q], y[q], z[q]) / (dp * d[q])
+                        value = degrees(value, sine)
                     a, c = min(kp, kind[q]), max(kp, kind[q])
                     deposit(work, triplet_block(a, middle, c, m), value, weight, grid)
         for block in range(base[structure + 1] - base[structure]):

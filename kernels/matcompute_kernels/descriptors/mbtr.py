@@ -106,7 +106,8 @@ def mbtr(
 
     Notes
     -----
-    Pairs at exactly r_cut are left out (the peer's choice depends on rounding).
+    Pairs at exactly r_cut are left out (the peer's choice depends on the cell). Atoms may lie outside the cell (the
+    peer then misses neighbours). Beside the result a thread holds the pairs of one chunk, about 15 MB.
 
     Examples
     --------

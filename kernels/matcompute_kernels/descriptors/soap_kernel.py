@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 #: Neighbours whose harmonics and radial functions are held at a time (they stay in the L1 cache).
-BLOCK = 48
+BLOCK = 64
 #: Rows of the expansion kept in registers at a time.
 TILE = 7
 
