@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_derivatives(crystal, pbc):
                 return moved
 
             np.testing.assert_allclose(full[:, k, c], difference(move), atol=2e-7)
-    by_cell = derivatives.cell(crystal)
+    by_cell, by_fractional = derivatives.cell(crystal), derivatives.cell(crystal, fixed="fractional")
     for a in range(3):
         for b in range(3):
 
@@ -136,14 +137,17 @@ def test_derivatives(crystal, pbc):
                 strained.positions = crystal.positions @ matrix
                 return strained
 
-            def stretch(h, a=a, b=b):
+            def stretch(h, a=a, b=b, fractional=False):
                 stretched, cell = crystal.copy(), crystal.cell.array.copy()
                 cell[a, b] += h
-                stretched.set_cell(cell, scale_atoms=True)
+                stretched.set_cell(cell, scale_atoms=fractional)
                 return stretched
 
             np.testing.assert_allclose(derivatives.strain[:, a, b], difference(strain), atol=2e-6)
             np.testing.assert_allclose(by_cell[:, a, b], difference(stretch), atol=2e-7)
+            np.testing.assert_allclose(
+                by_fractional[:, a, b], difference(partial(stretch, fractional=True)), atol=2e-7
+            )
     # Moving everything changes nothing.
     np.testing.assert_allclose(full.sum(axis=1), 0, atol=1e-12)
 
@@ -159,6 +163,14 @@ def test_any_cell_as_supercell(seed, r_cut):
     double = acsf(atoms.repeat((1, 2, 1)), ["Na", "Cl"], r_cut, **setting)
     np.testing.assert_allclose(double, np.tile(rows, (2, 1)), rtol=1e-9, atol=1e-12)
     assert np.isfinite(rows).all()
+
+
+def test_derivatives_of_another_batch(crystal):
+    _, derivatives = acsf(crystal, derivatives=True, **SETTING)
+    with pytest.raises(KernelInputError, match="sites"):
+        derivatives.cell([crystal, crystal])
+    with pytest.raises(KernelInputError, match="fixed"):
+        derivatives.cell(crystal, fixed="cell")
 
 
 def test_labels(crystal):

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from matcompute_kernels.batch import as_batch
+from matcompute_kernels.errors import KernelInputError
+
 __all__ = ["Derivatives"]
 
 
@@ -46,23 +49,39 @@ class Derivatives:
             np.concatenate([p.strain for p in parts]),
         )
 
-    def cell(self, batch: Any) -> np.ndarray:
-        """Return ∂row/∂cell_ab at fixed fractional coordinates, f[M, 3, 3, F] in 1/Å.
+    def cell(self, batch: Any, fixed: str = "positions") -> np.ndarray:
+        """Return ∂row/∂cell_ab (component b of lattice vector a), f[M, 3, 3, F] in 1/Å.
 
-        From δcell = cell·ε: ∂/∂cell = cell⁻ᵀ ∂/∂ε. The structures need three lattice vectors.
+        From δcell = cell·ε, ∂/∂cell at fixed fractional coordinates s is cell⁻ᵀ ∂/∂ε; Σ s_a ∂/∂r_b over the atoms less
+        at fixed positions.
 
         Parameters
         ----------
         batch
-            The structures that were described.
-        """
-        from matcompute_kernels.batch import as_batch
+            The structures that were described, with three lattice vectors each.
+        fixed
+            ``"positions"``: the given Cartesian positions are held, as in :class:`.SoapDerivatives` and featomic;
+            ``"fractional"``: the fractional coordinates are, as in a relaxation of the cell.
 
+        Raises
+        ------
+        KernelInputError
+            If ``fixed`` is neither, or the batch is not the one that was described.
+        """
+        if fixed not in ("positions", "fractional"):
+            raise KernelInputError(f"fixed must be 'positions' or 'fractional', not {fixed!r}")
         packed = as_batch(batch)
+        if len(packed.numbers) != len(self.strain):
+            raise KernelInputError(
+                f"batch has {len(packed.numbers)} sites, the derivatives {len(self.strain)}"
+            )
         inverse = np.repeat(np.linalg.inv(packed.cell), packed.n_sites, axis=0)
-        return np.einsum("mac,mabf->mcbf", inverse, self.strain, optimize=True).astype(
-            self.strain.dtype, copy=False
-        )
+        result = np.einsum("mac,mabf->mcbf", inverse, self.strain, optimize=True)
+        if fixed == "positions":
+            fractional = np.einsum("mc,mca->ma", packed.positions, inverse)
+            for k, (center, atom) in enumerate(zip(self.center.tolist(), self.atom.tolist())):
+                result[center] -= fractional[atom][:, None, None] * self.values[k]
+        return result.astype(self.strain.dtype, copy=False)
 
     def dense(self) -> np.ndarray:
         """Return ∂row/∂r as a full array, f[M, M, 3, F] (for small batches)."""
