@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ from numba import njit
 
 from matcompute_kernels.checks import check_positive
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.screening.features import exp_one, feature_matrix, local_features
+from matcompute_kernels.screening.features import exp2_one, exp_one, feature_matrix, local_features
 
 __all__ = ["KERNELS", "average_kernel", "kernel_matrix", "kernel_tiles", "tile_function"]
 
@@ -19,19 +20,19 @@ __all__ = ["KERNELS", "average_kernel", "kernel_matrix", "kernel_tiles", "tile_f
 KERNELS = ("linear", "polynomial", "laplacian", "rbf")
 
 _TILE = 1024
-_PANEL = 256  # rows that are multiplied at once where the result is an array in memory
+_PANEL = 4096  # rows that are multiplied at once where the result is an array in memory
 
 
 @njit(cache=True, fastmath={"contract", "nsz", "nnan", "reassoc"})
-def _rbf(dots: np.ndarray, left: np.ndarray, right: np.ndarray, gamma: float) -> None:
-    """Turn dot products into exp(−γ d²), in place; left and right are squared norms."""
+def _rbf(dots: np.ndarray, left: np.ndarray, right: np.ndarray, scale: float) -> None:
+    """Turn dot products into 2^(2 · scale · dot − left − right), in place; exponents above 0 count as 0."""
+    double = 2.0 * scale
     for i in range(dots.shape[0]):
         row = dots[i]
         a = left[i]
         for j in range(row.shape[0]):
-            d2 = a + right[j] - 2.0 * row[j]
-            d2 = d2 if d2 > 0.0 else 0.0
-            row[j] = exp_one(-gamma * d2)
+            x = double * row[j] - (a + right[j])
+            row[j] = exp2_one(x if x < 0.0 else 0.0)
 
 
 @njit(cache=True, fastmath={"contract", "nsz", "nnan", "reassoc"})
@@ -39,12 +40,21 @@ def _power(dots: np.ndarray, gamma: float, coef0: float, degree: int) -> None:
     """Turn dot products into (γ x·y + c)^degree for a whole degree, in place."""
     for i in range(dots.shape[0]):
         row = dots[i]
-        for j in range(row.shape[0]):
-            base = gamma * row[j] + coef0
-            value = base
-            for _ in range(degree - 1):
-                value *= base
-            row[j] = value
+        if degree == 2:
+            for j in range(row.shape[0]):
+                base = gamma * row[j] + coef0
+                row[j] = base * base
+        elif degree == 3:
+            for j in range(row.shape[0]):
+                base = gamma * row[j] + coef0
+                row[j] = base * base * base
+        else:
+            for j in range(row.shape[0]):
+                base = gamma * row[j] + coef0
+                value = base
+                for _ in range(degree - 1):
+                    value *= base
+                row[j] = value
 
 
 @njit(cache=True, fastmath={"contract", "nsz", "nnan", "reassoc"})
@@ -123,7 +133,10 @@ class tile_function:
             else:
                 np.power(self.gamma * out + self.coef0, self.degree, out=out)
         elif self.kernel == "rbf":
-            _rbf(out, np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y), self.gamma)
+            scale = self.gamma / math.log(2.0)
+            left = scale * np.einsum("ij,ij->i", x, x, dtype=np.float64)
+            right = scale * np.einsum("ij,ij->i", y, y, dtype=np.float64)
+            _rbf(out, left, right, scale)
         return out
 
 
