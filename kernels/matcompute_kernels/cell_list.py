@@ -88,12 +88,15 @@ def wrap_sites(
     n_periodic: int,
     wrapped: np.ndarray,
     wraps: np.ndarray,
+    first: int,
+    last: int,
     low: np.ndarray,
     high: np.ndarray,
 ) -> None:
     """Turn the sites into the frame and wrap them into the box.
 
-    OUTPUT: wrapped f8[3, n], wraps i8[3, n] (lattice vectors taken off), low and high f8[3] (extent of the sites).
+    OUTPUT: wrapped f8[3, n], wraps i8[3, n] (lattice vectors taken off), low and high f8[3] (extent of the sites
+    ``first:last``, the centres).
     """
     low[:] = np.inf
     high[:] = -np.inf
@@ -107,9 +110,10 @@ def wrap_sites(
             wraps[k, i] = np.int64(n)
             for c in range(k + 1):
                 wrapped[c, i] -= n * tri[k, c]
-        for c in range(3):
-            low[c] = min(low[c], wrapped[c, i])
-            high[c] = max(high[c], wrapped[c, i])
+        if first <= i < last:
+            for c in range(3):
+                low[c] = min(low[c], wrapped[c, i])
+                high[c] = max(high[c], wrapped[c, i])
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -135,7 +139,7 @@ def make_images(
     xyz: np.ndarray,
     origin: np.ndarray,
 ) -> int:
-    """Find all images within r_cut of the sites' extent; return how many there are.
+    """Find all images within r_cut of the centres' extent; return how many there are.
 
     OUTPUT if ``write``: xyz f8[3, n], origin i4[n, 4] (site from 0, lattice vectors from its given position).
     """
@@ -344,7 +348,18 @@ def fill_pairs(
             room_sites = n_sites + n_sites // 4
             wrapped, wraps = np.empty((3, room_sites)), np.empty((3, room_sites), np.int64)
         box, box_wraps = wrapped[:, :n_sites], wraps[:, :n_sites]
-        wrap_sites(positions[begin:end], frame, tri, n_periodic, box, box_wraps, low, high)
+        wrap_sites(
+            positions[begin:end],
+            frame,
+            tri,
+            n_periodic,
+            box,
+            box_wraps,
+            site - begin,
+            last - begin,
+            low,
+            high,
+        )
         n = make_images(box, box_wraps, tri, n_periodic, low, high, r_cut, False, xyz_a, origin_a)
         if n + PADDING > room:
             room = n + n // 4 + PADDING

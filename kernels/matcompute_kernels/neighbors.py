@@ -210,28 +210,25 @@ def _expected(cell: np.ndarray, pbc: np.ndarray, ptr: np.ndarray, r_cut: float, 
 
 
 def site_chunks(batch: Batch, r_cut: float, max_pairs: int) -> Iterator[tuple[int, int]]:
-    """Cut the sites of a batch into ranges of about ``max_pairs`` expected pairs each, at least one site a range.
+    """Cut the sites of a batch into ranges of about ``max_pairs`` expected pairs each.
 
-    Large structures are cut too; use with ``neighbor_list(..., sites=...)``.
+    Only structures with more pairs than that are cut, each on its own and in the same way whatever else the batch has:
+    into at most 16 ranges, or ranges of ten times ``max_pairs`` (each range goes over all sites of its structure once).
+    Use with ``neighbor_list(..., sites=...)``.
     """
     expected = expected_pairs(batch, r_cut)
-    if expected.sum() <= max_pairs:
-        if batch.ptr[-1] > 0:
-            yield 0, int(batch.ptr[-1])
-        return
-    per_site = expected / np.maximum(batch.n_sites, 1)
-    first = last = 0
-    load = 0.0
-    for structure in range(len(batch)):
-        end = int(batch.ptr[structure + 1])
-        while last < end:
-            fit = max(1 if last == first else 0, int((max_pairs - load) // per_site[structure]))
-            take = min(end - last, fit)
-            if take <= 0:
-                yield first, last
-                first, load = last, 0.0
-                continue
-            last += take
-            load += take * per_site[structure]
-    if last > first:
-        yield first, last
+    first, load = 0, 0.0
+    for structure, pairs in enumerate(expected.tolist()):
+        begin, end = int(batch.ptr[structure]), int(batch.ptr[structure + 1])
+        if load + pairs > max_pairs and begin > first:
+            yield first, begin
+            first, load = begin, 0.0
+        load += pairs
+        if pairs > max_pairs:
+            piece = min(max(pairs / 16.0, max_pairs), 10.0 * max_pairs)
+            step = max(1, int((end - begin) * piece / pairs))
+            for at in range(begin, end, step):
+                yield at, min(at + step, end)
+            first, load = end, 0.0
+    if first < batch.ptr[-1]:
+        yield first, int(batch.ptr[-1])

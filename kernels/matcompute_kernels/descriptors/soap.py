@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["CONVENTIONS", "Model", "checked_layout", "density", "labels", "soap"]
 
 CONVENTIONS = ("dscribe-gto", "featomic-gto", "polynomial")
-#: Pairs of a chunk: about 20 MB of neighbours.
-_CHUNK_PAIRS = 300_000
+#: Pairs of a chunk, at 56 bytes each; up to ten times as many where one structure is large (see ``site_chunks``).
+_CHUNK_PAIRS = 120_000
 
 
 def soap(
@@ -108,7 +108,7 @@ def soap(
     -------
     ndarray or BlockSparse
         [sites, features], or [structures, features] for an average. Pages of a dense array that stay zero are never
-        touched. Beside the result, about 50 MB a thread are used.
+        touched. Beside the result, 10 MB a thread are used, and up to 100 MB where one structure has 10⁵ atoms.
 
     Raises
     ------

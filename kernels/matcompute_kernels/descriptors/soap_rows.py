@@ -1,4 +1,7 @@
-"""Rows of SOAP: the loops over the sites of a chunk, per site or averaged over a structure."""
+"""Rows of SOAP: the loops over the sites of a chunk, per site or averaged over a structure.
+
+Numba's cache follows a kernel's own file only: after a change in soap_kernel.py, touch this file and soap_gradient.py.
+"""
 
 from __future__ import annotations
 
