@@ -80,7 +80,7 @@ def compare(
 ) -> dict[str, Any]:
     """Run both in turns; print and return the median ratio (peer's time over ours) and the rates per second."""
     ours()  # compiles, or loads what is compiled
-    times = [(cpu_seconds(peer, 0.0), cpu_seconds(ours)) for _ in range(rounds)]
+    times = [(cpu_seconds(peer), cpu_seconds(ours)) for _ in range(rounds)]
     ratio = statistics.median(p / o for p, o in times)
     result = {
         "ratio": round(ratio, 2),
