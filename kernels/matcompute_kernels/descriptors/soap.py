@@ -414,8 +414,13 @@ class Model:
         """Rows of sites with the blocks that occur only; the room they need is known chunk by chunk."""
         sizes = np.diff(self.layout.offset)
         parts: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        # One thread writes the rows one after the other into room for all blocks of each structure; what is not
+        # needed was never touched and is given back. Threads write chunks of their own, joined at the end.
+        room = np.empty(self.most_site_values() if threads == 1 else 0, dtype)
+        used = 0
 
         def work(chunks: list[tuple[int, int]]) -> None:
+            nonlocal used
             space = self.workspace("off")
             for first, last in chunks:
                 pairs = self.pairs(neighbors, first, last)
@@ -423,7 +428,8 @@ class Model:
                 count_site_blocks(
                     pairs.ptr, pairs.j, first, self.channel, self.layout.lookup, sizes, n_blocks, n_values
                 )
-                values = np.empty(int(n_values.sum()), dtype)
+                n = int(n_values.sum())
+                values = room[used : used + n] if threads == 1 else np.empty(n, dtype)
                 block = np.empty(int(n_blocks.sum()), np.int32)
                 self.site_rows(
                     pairs,
@@ -433,6 +439,7 @@ class Model:
                     np.cumsum(n_blocks) - n_blocks,
                     block,
                 )
+                used += n
                 parts[first] = n_blocks, values, block
 
         _run(work, tasks, threads)
@@ -440,11 +447,21 @@ class Model:
         chosen = [parts.pop(first) for first in sorted(parts)] or [nothing]
         n_blocks = np.concatenate([part[0] for part in chosen])
         block = np.concatenate([part[2] for part in chosen])
-        values = _join([part[1] for part in chosen])
+        if threads == 1:
+            chosen.clear()
+            room.resize(used, refcheck=False)
+            values = room
+        else:
+            values = _join([part[1] for part in chosen])
         row_ptr = np.concatenate([[0], np.cumsum(n_blocks)])
         return BlockSparse(
             self.layout, values, row_ptr, block, np.concatenate([[0], np.cumsum(sizes[block])])
         )
+
+    def most_site_values(self) -> int:
+        """Values of all sites if each saw all species of its structure."""
+        _, start, total = self.structure_blocks()
+        return int((np.diff(np.append(start, total)) * self.batch.n_sites).sum())
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:
