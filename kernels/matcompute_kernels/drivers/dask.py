@@ -1,7 +1,7 @@
 """Chunks over the workers of a Dask cluster, wherever it runs: local processes, dask-mpi, a batch system.
 
-A task is the number of a chunk and the job (a few hundred bytes when its source and sink are files and folders): workers
-read their structures and write their arrays themselves, and what travels back is a receipt.
+A task is a chunk and the job (a few hundred bytes when its source and sink are files and folders): workers read
+their structures and write their arrays themselves, and what travels back is a receipt.
 """
 
 from __future__ import annotations
