@@ -32,7 +32,8 @@ def chunk_rows(n_sites: np.ndarray, size: int = 256, max_sites: int = 16384) -> 
     if size < 1 or max_sites < 1:
         raise ValueError("size and max_sites must be at least 1")
     ptr = np.concatenate([[0], np.cumsum(n_sites, dtype=np.int64)])
-    chunks, start, n = [], 0, len(ptr) - 1
+    chunks: list[Chunk] = []
+    start, n = 0, len(ptr) - 1
     while start < n:
         fits = int(np.searchsorted(ptr, ptr[start] + max_sites, side="right")) - 1
         stop = min(max(fits, start + 1), start + size, n)
