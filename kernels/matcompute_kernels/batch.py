@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matcompute_kernels.elements import MAX_Z
-from matcompute_kernels.formula import formula_bytes
+from matcompute_kernels.errors import KernelInputError
 
 if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "as_batch"]
 
 _DTYPES = {"numbers": np.uint8, "positions": np.float64, "cell": np.float64, "pbc": np.bool_, "ptr": np.int64}
 
@@ -186,6 +186,8 @@ class Batch:
 
     def formulas(self) -> list[str]:
         """Return reduced formulas with the symbols in alphabetical order (OPTIMADE's), such as ``AlNi3``."""
+        from matcompute_kernels.formula import formula_bytes
+
         return formula_bytes(self.numbers, self.ptr).astype("U").tolist()
 
     def to_atoms(self, index: int) -> Atoms:
@@ -216,6 +218,61 @@ class Batch:
     def iter_structures(self) -> Iterator[Structure]:
         """Yield each structure as a pymatgen Structure."""
         return (self.to_structure(index) for index in range(len(self)))
+
+
+def as_batch(structures: Batch | Atoms | Structure | Iterable[Atoms | Structure]) -> Batch:
+    """Return any of the inputs that a kernel takes as a batch.
+
+    Parameters
+    ----------
+    structures
+        A batch (returned as it is), one ASE Atoms or pymatgen Structure, or an iterable of them (also mixed).
+
+    Raises
+    ------
+    KernelInputError
+        If an item is neither, is a disordered structure, or its arrays are not numbers; ``index`` names it.
+    """
+    if isinstance(structures, Batch):
+        return structures
+    if _kind(structures) is not None:
+        structures = [structures]  # type: ignore[list-item]
+    try:
+        items = list(structures)  # type: ignore[arg-type, unused-ignore]
+    except TypeError:
+        raise KernelInputError(
+            f"expected a Batch, ASE Atoms, pymatgen Structures or a list of them, not {type(structures).__name__}"
+        ) from None
+    kinds = [_kind(item) for item in items]
+    for index, (item, kind) in enumerate(zip(items, kinds)):
+        if kind is None:
+            raise KernelInputError(
+                f"expected ASE Atoms or a pymatgen Structure, not {type(item).__name__}", index
+            )
+        if kind == "structure" and not item.is_ordered:
+            raise KernelInputError("disordered (a site has several species or partial occupancy)", index)
+    try:
+        if set(kinds) <= {"atoms"}:
+            return Batch.from_atoms(items)
+        if set(kinds) == {"structure"}:
+            return Batch.from_structures(items)
+    except (TypeError, ValueError):
+        pass  # one of them is at fault: find out which
+    singles = []
+    for index, (item, kind) in enumerate(zip(items, kinds)):
+        try:
+            singles.append(Batch.from_atoms([item]) if kind == "atoms" else Batch.from_structures([item]))
+        except (TypeError, ValueError) as error:
+            raise KernelInputError(str(error), index) from error
+    return Batch.concatenate(singles)
+
+
+def _kind(item: Any) -> str | None:
+    if hasattr(item, "cart_coords") and hasattr(item, "lattice"):
+        return "structure"
+    if hasattr(item, "positions") and hasattr(item, "numbers") and hasattr(item, "get_pbc"):
+        return "atoms"
+    return None
 
 
 def _convert(name: str, array: Any, dtype: type) -> np.ndarray:

@@ -111,6 +111,53 @@ def info(as_json: bool) -> None:
     console.print(table)
 
 
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--kernel", required=True, metavar="NAME", help="Descriptor, such as soap.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Parameter, such as r_cut=5 or species=Al,Cu.",
+)
+@click.option("--name", help="Name of the descriptor in the file (by default the kernel's).")
+@click.option(
+    "--driver",
+    type=click.Choice(["serial", "threads", "mpi", "dask"]),
+    help="How to spread it (by default mpi under an MPI launcher, else threads).",
+)
+@click.option("--workers", type=click.IntRange(1), help="Threads, or processes of a local Dask cluster.")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler: address or scheduler file.")
+@click.option(
+    "--chunk", type=click.IntRange(1), default=256, show_default=True, help="Structures of a chunk."
+)
+def describe(
+    file: Path,
+    kernel: str,
+    settings: tuple[str, ...],
+    name: str | None,
+    driver: str | None,
+    workers: int | None,
+    scheduler: str | None,
+    chunk: int,
+) -> None:
+    """Compute a descriptor of all structures of FILE (a dataset) and store it there; continues after a kill."""
+    from matcompute.node.describe import describe_dataset, parse_settings
+
+    options: dict[str, Any] = {}
+    if scheduler is not None:
+        driver, options["cluster"] = driver or "dask", scheduler
+    if workers is not None:
+        options["workers" if driver == "dask" else "threads"] = workers
+        driver = driver or "threads"
+    result = describe_dataset(
+        file, kernel, parse_settings(settings), name=name, driver=driver, size=chunk, **options
+    )
+    if result is not None:
+        _print_json(result)
+
+
 def _print_json(content: dict[str, Any]) -> None:
     import json
 

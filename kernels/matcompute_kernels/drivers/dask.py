@@ -1,0 +1,123 @@
+"""Chunks over the workers of a Dask cluster, wherever it runs: local processes, dask-mpi, a batch system.
+
+A task is a chunk and the job (a few hundred bytes when its source and sink are files and folders): workers read
+their structures and write their arrays themselves, and what travels back is a receipt.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from matcompute_kernels.drivers.job import Chunk, DriverError, Job, Outcome, ProgressFunction, Summary
+
+__all__ = ["run_dask"]
+
+#: A job larger than this when pickled is sent to each worker once, not with each task.
+_LARGE = 1 << 16
+
+
+def run_dask(
+    job: Job, cluster: Any = None, *, workers: int | None = None, progress: ProgressFunction | None = None
+) -> Summary:
+    """Run a job on a Dask cluster.
+
+    Parameters
+    ----------
+    job
+        What to do. Its kernel, source and sink are pickled (by cloudpickle), so that functions of a script will do.
+    cluster
+        A ``distributed.Client``, a cluster (``LocalCluster``, ``dask_jobqueue.SLURMCluster`` …), a scheduler's
+        address or the path of its scheduler file. After ``dask_mpi.initialize()``: ``Client()``. None: a
+        LocalCluster, for the time of the job.
+    workers
+        Processes of that LocalCluster; None: as many as this process may use cores.
+    progress
+        Called after every chunk with the structures done and all.
+
+    Raises
+    ------
+    DriverError
+        If Dask is not installed, no scheduler answers, or a chunk cannot be computed; what is done stays done. A
+        worker's death alone is no error: Dask gives its chunk to another one.
+    """
+    try:
+        import cloudpickle
+        from distributed import as_completed
+    except ImportError as error:
+        raise DriverError(f"the Dask driver needs Dask: pip install dask distributed ({error})") from error
+    tally = job.begin()
+    if not tally.todo:
+        return tally.summary()
+    with _client(cluster, workers) as client:
+        payload: Any = cloudpickle.dumps(job)
+        if len(payload) > _LARGE:
+            payload = client.scatter(payload, broadcast=True, hash=False)
+        todo, run = iter(tally.todo), uuid4().hex[:8]
+        flying = as_completed()
+
+        def fill() -> None:
+            # A few chunks a thread wait at the workers; the scheduler never holds the whole job.
+            room = 3 * max(sum(client.nthreads().values()), 1) - flying.count()
+            for chunk in (chunk for _, chunk in zip(range(room), todo)):
+                key = f"matcompute-{run}-{chunk.number}"
+                flying.add(client.submit(_execute, payload, chunk, key=key, pure=False))
+
+        fill()
+        pending = None
+        try:
+            for pending in flying:
+                try:
+                    outcome: Outcome = pending.result()
+                except Exception as error:
+                    raise DriverError(f"chunk {pending.key.rpartition('-')[2]}: {error}") from error
+                job.keep(outcome)
+                tally.add(outcome, progress)
+                pending.release()
+                fill()
+        finally:
+            client.cancel(list(flying.futures))
+    return tally.summary()
+
+
+@contextmanager
+def _client(cluster: Any, workers: int | None) -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    if isinstance(cluster, Client):
+        yield cluster
+        return
+    try:
+        if cluster is None:
+            n = workers or len(os.sched_getaffinity(0))
+            with (
+                LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None) as own,
+                Client(own) as client,
+            ):
+                yield client
+            return
+        if isinstance(cluster, str | Path) and Path(cluster).is_file():
+            made = Client(scheduler_file=str(cluster))
+        else:
+            made = Client(cluster)
+    except (OSError, ValueError) as error:
+        raise DriverError(f"no Dask scheduler at {cluster}: {error}") from error
+    with made as client:
+        yield client
+
+
+@lru_cache(maxsize=4)
+def _load(payload: bytes) -> Job:
+    """Unpickle a job once a process: its source stays open, its sink goes on with its file."""
+    job: Job = pickle.loads(payload)
+    return job
+
+
+def _execute(payload: bytes, chunk: Chunk) -> Outcome:
+    return _load(payload).execute(Chunk(*chunk))

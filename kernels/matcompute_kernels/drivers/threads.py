@@ -1,0 +1,44 @@
+"""Chunks over the threads of this process; kernels leave the interpreter's lock while they compute."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from matcompute_kernels.drivers.job import Job, Outcome, ProgressFunction, Summary
+
+__all__ = ["run_threads"]
+
+
+def run_threads(job: Job, *, threads: int | None = None, progress: ProgressFunction | None = None) -> Summary:
+    """Run a job on threads.
+
+    Parameters
+    ----------
+    job
+        What to do; the kernel's own ``threads`` should stay 1.
+    threads
+        How many; None: as many as this process may use cores.
+    progress
+        Called after every chunk with the structures done and all.
+    """
+    threads = threads or len(os.sched_getaffinity(0))
+    tally = job.begin()
+    todo = iter(tally.todo)
+    flying: set[Future[Outcome]] = set()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            while True:
+                # Twice as many as threads: none waits for us, and finished arrays do not pile up.
+                while len(flying) < 2 * threads and (chunk := next(todo, None)) is not None:
+                    flying.add(pool.submit(job.execute, chunk))
+                if not flying:
+                    break
+                ready, flying = wait(flying, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    outcome = future.result()
+                    job.keep(outcome)
+                    tally.add(outcome, progress)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return tally.summary()

@@ -1,0 +1,234 @@
+"""Neighbour lists of packed structures, shared by the descriptors of one call.
+
+Convention: ``vector = r_j - r_i + shift · cell`` (Å), pairs with ``distance < r_cut``, never an atom with itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+
+from matcompute_kernels.batch import Batch, as_batch
+from matcompute_kernels.cell_list import fill_pairs, turn_cell
+from matcompute_kernels.checks import check_batch, check_positive
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from pymatgen.core import Structure
+
+__all__ = ["NeighborList", "expected_pairs", "neighbor_list", "site_chunks"]
+
+
+@dataclass(frozen=True, eq=False)
+class NeighborList:
+    """Pairs closer than a cutoff, in compressed sparse rows: site ``i`` owns ``ptr[i - first]:ptr[i - first + 1]``.
+
+    Attributes
+    ----------
+    ptr
+        Pair offsets, i8[n + 1] for the n sites from ``first`` on.
+    j
+        Neighbour as a site number of the batch, i4[P].
+    shift
+        Lattice vectors to add to the neighbour's given position, i4[P, 3].
+    distance
+        Distances in Å, f8[P].
+    vector
+        r_j - r_i + shift · cell in Å, f8[P, 3].
+    r_cut
+        Cutoff in Å.
+    full
+        Whether each pair is there twice (seen from i and from j). A half list has the pairs with j > i, and of an
+        atom with its own images those whose first non-zero shift is positive.
+    first
+        First site of the list (not 0 for a part of a batch).
+    """
+
+    ptr: np.ndarray
+    j: np.ndarray
+    shift: np.ndarray
+    distance: np.ndarray
+    vector: np.ndarray
+    r_cut: float
+    full: bool = True
+    first: int = 0
+
+    def __len__(self) -> int:
+        return self.j.shape[0]
+
+    @property
+    def i(self) -> np.ndarray:
+        """Centre of each pair as a site number of the batch, i4[P], rising."""
+        sites = np.arange(self.first, self.first + self.ptr.shape[0] - 1, dtype=np.int32)
+        return np.repeat(sites, np.diff(self.ptr))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Number of neighbours of each site, i8[n]."""
+        return np.diff(self.ptr)
+
+    def within(self, r_cut: float) -> NeighborList:
+        """Return the pairs closer than a smaller cutoff (a copy; ``self`` if the cutoff is the same)."""
+        if r_cut == self.r_cut:
+            return self
+        if r_cut > self.r_cut:
+            raise ValueError(f"the list reaches {self.r_cut} Å, not {r_cut} Å")
+        keep = self.distance < r_cut
+        ptr = np.concatenate([[0], np.cumsum(keep)])[self.ptr]
+        return NeighborList(
+            ptr,
+            self.j[keep],
+            self.shift[keep],
+            self.distance[keep],
+            self.vector[keep],
+            r_cut,
+            self.full,
+            self.first,
+        )
+
+
+def neighbor_list(
+    batch: Batch | Atoms | Structure | list[Any],
+    r_cut: float,
+    full: bool = True,
+    *,
+    sites: tuple[int, int] | None = None,
+    check: bool = True,
+) -> NeighborList:
+    """Find all pairs of atoms closer than a cutoff, over periodic images.
+
+    Any triclinic cell, periodic along any of its vectors, and any cutoff, also beyond the cell. Sorted by i; the
+    order of the neighbours of one site is the same in every run but not otherwise defined.
+
+    Parameters
+    ----------
+    batch
+        Packed structures, or ASE Atoms or pymatgen Structures.
+    r_cut
+        Cutoff in Å.
+    full
+        Full list (each pair from both ends) or half list.
+    sites
+        First and last (excluded) centre; None: all. The list of a part needs the memory of that part only.
+    check
+        Whether to look for bad input (a caller that has checked says False).
+
+    Returns
+    -------
+    NeighborList
+        56 bytes a pair.
+
+    Raises
+    ------
+    KernelInputError
+        If a structure has no atoms, positions that are not finite or a singular cell, or r_cut is not positive.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> len(neighbor_list(bulk("Al", "fcc", a=4.05), r_cut=3.0))
+    12
+    """
+    batch = as_batch(batch)
+    check_positive(r_cut=r_cut)
+    if check:
+        check_batch(batch)
+    first, last = (0, int(batch.ptr[-1])) if sites is None else sites
+    structures = slice(
+        int(np.searchsorted(batch.ptr, first, side="right")) - 1,
+        int(np.searchsorted(batch.ptr, last, side="left")),
+    )
+    begin, end = structures.start, max(structures.start, structures.stop)
+    guess = np.empty(end - begin)
+    _expected(batch.cell[begin:end], batch.pbc[begin:end], batch.ptr[begin : end + 1], float(r_cut), guess)
+    share = (last - first) / max(1, int(batch.ptr[end]) - int(batch.ptr[begin]))
+    room = int(1.05 * share * guess.sum()) + 4 * (last - first) + 1024
+    ptr = np.zeros(int(batch.ptr[-1]) + 1 if sites is None else last + 1, dtype=np.int64)
+    arrays: list[Any] = [
+        np.empty(room, np.int32),
+        np.empty((room, 3), np.int32),
+        np.empty(room),
+        np.empty((room, 3)),
+    ]
+    site, n_pairs = first, 0
+    while True:
+        site, n_pairs = fill_pairs(
+            batch.positions,
+            batch.cell,
+            batch.pbc,
+            batch.ptr,
+            float(r_cut),
+            full,
+            site,
+            last,
+            n_pairs,
+            ptr,
+            *arrays,
+        )
+        if site >= last:
+            break
+        # Room for the rest at the rate so far, and always for the site that did not fit.
+        room = max(int(1.2 * n_pairs * (last - first) / max(1, site - first)), 2 * room)
+        for array in arrays:
+            array.resize((room, *array.shape[1:]), refcheck=False)
+    for array in arrays:
+        array.resize((n_pairs, *array.shape[1:]), refcheck=False)
+    j, shift, distance, vector = arrays
+    return NeighborList(ptr[first:], j, shift, distance, vector, float(r_cut), full, first)
+
+
+def expected_pairs(batch: Batch, r_cut: float) -> np.ndarray:
+    """Estimate the pairs of each structure's full list from its density, f8[N]; a structure without cell: n².
+
+    A measure of cost to balance work by; the list itself may be longer or shorter.
+    """
+    out = np.empty(len(batch))
+    _expected(batch.cell, batch.pbc, batch.ptr, float(r_cut), out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _expected(cell: np.ndarray, pbc: np.ndarray, ptr: np.ndarray, r_cut: float, out: np.ndarray) -> None:
+    """OUTPUT: out f8[N]."""
+    frame, tri, axes = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros(3, np.int64)
+    sphere = 4.0 / 3.0 * np.pi * r_cut**3
+    for i in range(out.shape[0]):
+        n = float(ptr[i + 1] - ptr[i])
+        n_periodic = turn_cell(cell[i], pbc[i], axes, frame, tri)
+        if n_periodic == 3:
+            out[i] = n + n * n * sphere / (tri[0, 0] * tri[1, 1] * tri[2, 2])
+            continue
+        # Open directions: a dense solid, and no more than the atoms there are with their images.
+        images = 1.0
+        for k in range(n_periodic):
+            images *= 1.0 + 2.0 * r_cut / tri[k, k]
+        out[i] = n + n * min(n * images, 0.2 * sphere)
+
+
+def site_chunks(batch: Batch, r_cut: float, max_pairs: int) -> Iterator[tuple[int, int]]:
+    """Cut the sites of a batch into ranges of about ``max_pairs`` expected pairs each.
+
+    Only structures with more pairs than that are cut, each on its own and in the same way whatever else the batch has:
+    into at most 16 ranges, or ranges of ten times ``max_pairs`` (each range goes over all sites of its structure once).
+    Use with ``neighbor_list(..., sites=...)``.
+    """
+    expected = expected_pairs(batch, r_cut)
+    first, load = 0, 0.0
+    for structure, pairs in enumerate(expected.tolist()):
+        begin, end = int(batch.ptr[structure]), int(batch.ptr[structure + 1])
+        if load + pairs > max_pairs and begin > first:
+            yield first, begin
+            first, load = begin, 0.0
+        load += pairs
+        if pairs > max_pairs:
+            piece = min(max(pairs / 16.0, max_pairs), 10.0 * max_pairs)
+            step = max(1, int((end - begin) * piece / pairs))
+            for at in range(begin, end, step):
+                yield at, min(at + step, end)
+            first, load = end, 0.0
+    if first < batch.ptr[-1]:
+        yield first, int(batch.ptr[-1])

@@ -1,0 +1,1 @@
+"""Screening: hulls, neighbours and kernels in feature space, selection, duplicates."""

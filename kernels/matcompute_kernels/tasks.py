@@ -1,0 +1,109 @@
+"""How a descriptor goes over a batch: in chunks of bounded memory, on one or more threads, with or without a list.
+
+Chunks do not depend on the number of threads and those of one structure run in order, so neither does a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from matcompute_kernels.batch import Batch
+from matcompute_kernels.checks import check_integer
+from matcompute_kernels.errors import KernelInputError
+from matcompute_kernels.neighbors import NeighborList, neighbor_list, site_chunks
+
+__all__ = ["run_tasks"]
+
+
+def run_tasks(
+    batch: Batch,
+    r_cut: float,
+    max_pairs: int,
+    start: Callable[[], Callable[[int, int, NeighborList], Any]],
+    *,
+    full: bool = True,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
+) -> None:
+    """Hand all sites of a batch with their neighbours to a kernel, chunk by chunk.
+
+    Parameters
+    ----------
+    batch
+        Packed structures, checked.
+    r_cut
+        Cutoff in Å.
+    max_pairs
+        Pairs of a chunk, about.
+    start
+        Called once a task: makes work space and returns what takes ``first, last, pairs`` of a chunk.
+    full
+        Whether the kernel wants a full list (or a half one).
+    neighbors
+        A full list of the whole batch that reaches at least as far; None: made here, chunk by chunk.
+    threads
+        Threads to use; the kernels must release the GIL.
+
+    Raises
+    ------
+    KernelInputError
+        If ``neighbors`` does not fit or ``threads`` is no positive integer.
+    """
+    check_integer(1, 1024, threads=threads)
+    if neighbors is not None:
+        if not neighbors.full or neighbors.first != 0 or len(neighbors.ptr) != len(batch.numbers) + 1:
+            raise KernelInputError("neighbors must be a full list of this batch")
+        if neighbors.r_cut < r_cut:
+            raise KernelInputError(f"neighbors reach {neighbors.r_cut} Å, not {r_cut} Å")
+        neighbors = neighbors.within(r_cut)
+
+    def work(chunks: list[tuple[int, int]]) -> None:
+        kernel = start()
+        for first, last in chunks:
+            if neighbors is None:
+                pairs = neighbor_list(batch, r_cut, full=full, sites=(first, last), check=False)
+            else:
+                pairs = _part(neighbors, first, last, full)
+            kernel(first, last, pairs)
+
+    tasks = _tasks(batch, r_cut, max_pairs)
+    if threads == 1 or len(tasks) == 1:
+        for task in tasks:
+            work(task)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, tasks):
+            pass
+
+
+def _tasks(batch: Batch, r_cut: float, max_pairs: int) -> list[list[tuple[int, int]]]:
+    """Chunks of sites; the chunks of one structure follow each other in one task."""
+    tasks: list[list[tuple[int, int]]] = []
+    inside = False
+    for first, last in site_chunks(batch, r_cut, max_pairs):
+        if not inside:
+            tasks.append([])
+        tasks[-1].append((first, last))
+        inside = bool(batch.ptr[np.searchsorted(batch.ptr, last)] != last)
+    return tasks
+
+
+def _part(neighbors: NeighborList, first: int, last: int, full: bool) -> NeighborList:
+    """The pairs of the sites ``first:last``, as views (a copy of half of them if a half list is wanted)."""
+    begin, end = neighbors.ptr[first], neighbors.ptr[last]
+    ptr = neighbors.ptr[first : last + 1] - begin
+    j, shift = neighbors.j[begin:end], neighbors.shift[begin:end]
+    distance, vector = neighbors.distance[begin:end], neighbors.vector[begin:end]
+    if not full:
+        i = np.repeat(np.arange(first, last), np.diff(ptr))
+        leading = np.where(
+            shift[:, 0] != 0, shift[:, 0], np.where(shift[:, 1] != 0, shift[:, 1], shift[:, 2])
+        )
+        keep = (j > i) | ((j == i) & (leading > 0))
+        ptr = np.concatenate([[0], np.cumsum(keep)])[ptr]
+        j, shift, distance, vector = j[keep], shift[keep], distance[keep], vector[keep]
+    return NeighborList(ptr, j, shift, distance, vector, neighbors.r_cut, full, first)
