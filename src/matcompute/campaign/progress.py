@@ -39,7 +39,7 @@ def follow(
         begun = time.monotonic()
         found = status(workspace, state, name)
         yield found
-        if found.state in ENDED and (found.state == "finished" or not _busy(found)):
+        if found.state in ENDED and (found.state != "paused" or not _busy(found)):
             return
         alive = begun if found.dispatcher_pid is not None else alive
         if ensure and begun - checked > 2.0:

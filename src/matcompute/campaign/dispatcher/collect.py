@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matcompute.campaign.dispatcher.nodes import find_process, load, process_states
-from matcompute.campaign.state import State
+from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import (
     BatchRow,
     open_batches,
@@ -53,20 +54,36 @@ class _End:
     result: Any
 
 
-def collect(state: State) -> int:
-    """Record every batch whose process has ended; return how many there were."""
+def collect(state: State, failed: Callable[[BatchRow, Exception], None], skip: Container[int] = ()) -> int:
+    """Record every batch whose process has ended; return how many there were.
+
+    Parameters
+    ----------
+    state
+        The tables.
+    failed
+        Told of a batch that cannot be recorded.
+    skip
+        Ids of batches to leave alone.
+    """
     with state.read() as connection:
-        batches = [b for b in open_batches(connection) if b.process_uuid]
+        batches = [b for b in open_batches(connection) if b.process_uuid and b.id not in skip]
     states = process_states(b.process_uuid for b in batches if b.process_uuid)
     count = 0
     for batch in batches:
         found = states.get(str(batch.process_uuid))
-        if found is None:
-            _vanished(state, batch)
+        if found is not None and not found[1]:
+            continue
+        try:
+            if found is None:
+                _vanished(state, batch)
+            else:
+                _record(state, batch)
             count += 1
-        elif found[1]:
-            _record(state, batch)
-            count += 1
+        except StateError:
+            raise  # nothing can be recorded: the dispatcher itself must end
+        except Exception as error:
+            failed(batch, error)
     return count
 
 

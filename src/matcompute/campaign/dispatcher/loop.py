@@ -20,7 +20,7 @@ from matcompute.campaign.dispatcher.gates import evaluate_gates
 from matcompute.campaign.dispatcher.ingest import ingest
 from matcompute.campaign.dispatcher.submit import plan_batches, submit_next
 from matcompute.campaign.state import State, StateError
-from matcompute.campaign.state.batches import set_batch
+from matcompute.campaign.state.batches import BatchRow, set_batch
 from matcompute.campaign.state.campaigns import CampaignRow, all_campaigns, by_id, set_campaign
 from matcompute.campaign.state.models import (
     BATCH_OPEN,
@@ -53,6 +53,8 @@ class Dispatcher:
 
     #: Seconds between two looks at the daemon, at running jobs, and signs of life in the tables.
     HEALTH_S, PROGRESS_S, HEARTBEAT_S = 3.0, 1.0, 2.0
+    #: Seconds until a batch that could not be recorded is looked at again.
+    AGAIN_S = 30.0
     #: Seconds without work before the end: the user's next command finds a warm dispatcher.
     LINGER_S = 5.0
     #: Seconds between two searches for processes that AiiDA has lost.
@@ -66,6 +68,7 @@ class Dispatcher:
         self._daemon_error: MatcomputeError | None = None
         self._due: dict[str, float] = {}
         self._folders: dict[int, Path] = {}
+        self._unrecorded: set[int] = set()
         self._message = ""
 
     # ------------------------------------------------------------------ life
@@ -142,7 +145,9 @@ class Dispatcher:
         for row in rows:
             moved += self._attempt(row, self._advance)
         if in_flight:
-            moved += collect(self.state)
+            if self._every("again", self.AGAIN_S):
+                self._unrecorded.clear()
+            moved += collect(self.state, self._failed_to_record, self._unrecorded)
             if self._every("progress", self.PROGRESS_S):
                 note_progress(self.state, self._folders)
             self._look_after_daemon()
@@ -220,16 +225,25 @@ class Dispatcher:
             rows = [row for row in all_campaigns(connection, ["running"]) if row.wanted == "run"]
         if not rows:
             return 0
-        count, over = submit_next(self.state, rows, self.centre, self._await_daemon, self._failed_to_submit)
+        count, over = submit_next(self.state, rows, self.centre, self._await_daemon, self._fail)
         for row in over:
             self._over_budget(row)
         return count
 
-    def _failed_to_submit(self, row: CampaignRow, error: Exception) -> None:
-        def fail(_row: CampaignRow) -> int:
+    def _failed_to_record(self, item: BatchRow, error: Exception) -> None:
+        self._unrecorded.add(item.id)
+        with self.state.read() as connection:
+            row = by_id(connection, item.campaign_id)
+        if row.state in CAMPAIGN_ACTIVE:
+            self._fail(row, error)
+        else:
+            LOGGER.error("batch %s cannot be recorded: %s", item.key, error)
+
+    def _fail(self, row: CampaignRow, error: Exception) -> None:
+        def again(_row: CampaignRow) -> int:
             raise error
 
-        self._attempt(row, fail)
+        self._attempt(row, again)
 
     def _over_budget(self, row: CampaignRow) -> None:
         assert row.budget_core_s is not None
