@@ -9,6 +9,8 @@ All waiting is by polling with short sleeps: a blocking receive of MPICH spins o
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 import traceback
 from collections import deque
@@ -63,6 +65,11 @@ def run_mpi(job: Job, comm: Any = None, *, progress: ProgressFunction | None = N
             f"the MPI driver needs mpi4py: pip install mpi4py mpich, or the centre's own build ({error})"
         ) from error
     comm = MPI.COMM_WORLD if comm is None else comm
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+        signal.signal(
+            signal.SIGUSR1, signal.SIG_IGN
+        )  # Hydra's notice that a rank has died, which would end us too
     return _Lead(comm, MPI, job, progress).run() if comm.Get_rank() == 0 else _follow(comm, MPI, job)
 
 
