@@ -2,7 +2,8 @@
 
 A chunk is on disk before it is reported, so that the death of a rank costs the chunk that it had in flight. Most
 launchers then end the other ranks as well, and a rerun, on any number of ranks, continues; where they are told not to
-(``mpiexec -disable-auto-cleanup``), rank 0 hands the chunk of a dead rank of its own machine to another one.
+(``mpiexec -disable-auto-cleanup``) and MPI itself survives, which MPICH does not always, rank 0 hands the chunk of a dead
+rank of its own machine to another one.
 All waiting is by polling with short sleeps: a blocking receive of MPICH spins on a core.
 """
 
@@ -67,9 +68,7 @@ def run_mpi(job: Job, comm: Any = None, *, progress: ProgressFunction | None = N
     comm = MPI.COMM_WORLD if comm is None else comm
     main = threading.current_thread() is threading.main_thread()
     if main and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
-        signal.signal(
-            signal.SIGUSR1, signal.SIG_IGN
-        )  # Hydra's notice that a rank has died, which would end us too
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Hydra's notice that a rank has died
     return _Lead(comm, MPI, job, progress).run() if comm.Get_rank() == 0 else _follow(comm, MPI, job)
 
 
