@@ -2,8 +2,8 @@
 
 A chunk is on disk before it is reported, so that the death of a rank costs the chunk that it had in flight. Most
 launchers then end the other ranks as well, and a rerun, on any number of ranks, continues; where they are told not to
-(``mpiexec -disable-auto-cleanup``) and MPI itself survives, which MPICH does not always, rank 0 hands the chunk of a dead
-rank of its own machine to another one.
+(``mpiexec -disable-auto-cleanup``) and MPI itself survives, which MPICH does not always, rank 0 hands the chunk of a
+dead rank of its own machine to another one.
 All waiting is by polling with short sleeps: a blocking receive of MPICH spins on a core.
 """
 
