@@ -90,6 +90,7 @@ def test_command_over_ranks(shard: Path, tmp_path: Path) -> None:
         assert (
             read_descriptor(a, "coulomb_matrix").tobytes() == read_descriptor(b, "coulomb_matrix").tobytes()
         )
+    assert one.read_bytes() == shard.read_bytes()
     wrong = _command(shard, "--kernel", "soup")
     assert wrong.returncode == 65
     assert "did you mean 'soap'" in wrong.stderr

@@ -6,7 +6,6 @@ their structures and write their arrays themselves, and what travels back is a r
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from matcompute_kernels.drivers.job import Chunk, DriverError, Job, Outcome, ProgressFunction, Summary
+from matcompute_kernels.drivers.job import (
+    Chunk,
+    DriverError,
+    Job,
+    Outcome,
+    ProgressFunction,
+    Summary,
+    usable_cores,
+)
 
 __all__ = ["run_dask"]
 
@@ -95,9 +102,9 @@ def _client(cluster: Any, workers: int | None) -> Iterator[Any]:
         return
     try:
         if cluster is None:
-            n = workers or len(os.sched_getaffinity(0))
+            n = workers or usable_cores()
             with (
-                LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None) as own,
+                LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=":0") as own,
                 Client(own) as client,
             ):
                 yield client

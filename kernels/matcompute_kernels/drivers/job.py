@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,18 @@ from matcompute_kernels.batch import Batch
 from matcompute_kernels.checks import structure_problems
 from matcompute_kernels.errors import KernelInputError
 
-__all__ = ["Chunk", "DriverError", "Job", "Outcome", "Sink", "Source", "Summary", "Tally", "run"]
+__all__ = [
+    "Chunk",
+    "DriverError",
+    "Job",
+    "Outcome",
+    "Sink",
+    "Source",
+    "Summary",
+    "Tally",
+    "run",
+    "usable_cores",
+]
 
 #: Called after every chunk with the structures that are done and those that the job has.
 ProgressFunction = Callable[[int, int], None]
@@ -274,6 +286,12 @@ def run(job: Job, driver: str = "serial", **options: Any) -> Summary:
     module = import_module(f"matcompute_kernels.drivers.{driver}")
     result: Summary = getattr(module, f"run_{driver}")(job, **options)
     return result
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _resolve(kernel: str | Callable[..., Any]) -> Callable[..., Any]:

@@ -2,13 +2,16 @@
 
 A chunk is on disk before it is reported, so that the death of a rank costs the chunk that it had in flight. Most
 launchers then end the other ranks as well, and a rerun, on any number of ranks, continues; where they are told not to
-(``mpiexec -disable-auto-cleanup``), rank 0 hands the chunk of a dead rank of its own machine to another one.
+(``mpiexec -disable-auto-cleanup``) and MPI itself survives, which MPICH does not always, rank 0 hands the chunk of a
+dead rank of its own machine to another one.
 All waiting is by polling with short sleeps: a blocking receive of MPICH spins on a core.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 import traceback
 from collections import deque
@@ -63,6 +66,9 @@ def run_mpi(job: Job, comm: Any = None, *, progress: ProgressFunction | None = N
             f"the MPI driver needs mpi4py: pip install mpi4py mpich, or the centre's own build ({error})"
         ) from error
     comm = MPI.COMM_WORLD if comm is None else comm
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Hydra's notice that a rank has died
     return _Lead(comm, MPI, job, progress).run() if comm.Get_rank() == 0 else _follow(comm, MPI, job)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from matcompute_kernels.drivers.job import Job, Outcome, ProgressFunction, Summary
+from matcompute_kernels.drivers.job import Job, Outcome, ProgressFunction, Summary, usable_cores
 
 __all__ = ["run_threads"]
 
@@ -22,7 +21,7 @@ def run_threads(job: Job, *, threads: int | None = None, progress: ProgressFunct
     progress
         Called after every chunk with the structures done and all.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or usable_cores()
     tally = job.begin()
     todo = iter(tally.todo)
     flying: set[Future[Outcome]] = set()
