@@ -49,10 +49,12 @@ def five() -> list[Atoms]:
 @pytest.mark.parametrize("sigma", [0.5, 1.0])
 @pytest.mark.parametrize("k", range(5))
 def test_dscribe_gto(five, sigma, k):
+    # 1e-9, where 9e-12 is seen on most machines: S^(-1/2) of the peer's basis amplifies the rounding of the BLAS in use
+    # (2e-10 with OPENBLAS_CORETYPE=Haswell).
     data = np.load(REFERENCE / f"dscribe_soap_gto_sigma{sigma}.npz")
     species = data[f"Z{k}"].tolist()
-    assert error(soap(five[k], species, sigma=sigma, **COMMON)[:6], data[f"s{k}"]) < 1e-10
-    assert error(soap(five[k], species, sigma=sigma, average="outer", **COMMON)[0], data[f"avg{k}"]) < 1e-10
+    assert error(soap(five[k], species, sigma=sigma, **COMMON)[:6], data[f"s{k}"]) < 1e-9
+    assert error(soap(five[k], species, sigma=sigma, average="outer", **COMMON)[0], data[f"avg{k}"]) < 1e-9
 
 
 @needs_reference
@@ -71,8 +73,8 @@ def test_dscribe_compression_and_inner_average(five, k):
     species = np.unique(five[k].numbers).tolist()
     for mode in ("mu1nu1", "mu2", "crossover"):
         got = soap(five[k], species, sigma=0.5, compression=mode, **COMMON)
-        assert error(got[:6], data[f"{mode}{k}"]) < 1e-10
-    assert error(soap(five[k], species, sigma=0.5, average="inner", **COMMON)[0], data[f"inner{k}"]) < 1e-10
+        assert error(got[:6], data[f"{mode}{k}"]) < 1e-9
+    assert error(soap(five[k], species, sigma=0.5, average="inner", **COMMON)[0], data[f"inner{k}"]) < 1e-9
 
 
 @needs_reference
