@@ -41,7 +41,7 @@ _WALK = """
 import json, sys
 import numpy as np
 from aiida.orm import load_node
-from matcompute.dataset import Dataset, Status
+from matcompute.dataset import Dataset, Status, uuid_text
 from matcompute.workspace import Workspace
 Workspace(sys.argv[1]).load_profile()
 from matcompute_workflows.trace import walk_back
