@@ -191,7 +191,7 @@ def write_structures(path: Path, count: int = COUNT, seed: int = 3) -> None:
     rng = np.random.default_rng(seed)
     frames = []
     for number in range(count):
-        a, b = [("Cu", "Au"), ("Ag", "Pd"), ("Al", "Ni"), ("Pt", "Cu")][number % 4]
+        a, b = [("Cu", "Au"), ("Ag", "Au"), ("Ag", "Cu")][number % 3]
         atoms = bulk("Cu", "fcc", a=3.95, cubic=True).repeat(3)
         atoms.symbols = rng.choice([a, b], size=len(atoms))
         atoms.positions += rng.normal(scale=0.08, size=atoms.positions.shape)

@@ -59,7 +59,7 @@ def test_full_disk(small_site: Site) -> None:
     errors = [result.stdout]
     if "space" not in result.stdout:
         errors.append(site.matcompute("campaign", "resume", "full", check=False).stdout)
-    assert any("No space left" in text or "no space left" in text for text in errors), errors
+    assert any("No space left" in text or "no space left" in text for text in errors), "\n".join(errors)
     assert all("Traceback" not in text for text in errors), errors
     ballast.unlink()
     result = site.matcompute("campaign", "resume", "full", check=False)

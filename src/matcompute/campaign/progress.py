@@ -22,7 +22,7 @@ __all__ = ["ENDED", "follow", "format_core_hours", "format_duration", "outcome",
 ENDED = ("finished", "stopped", "cancelled", "paused", "over-budget")
 
 
-#: Dispatchers that may die within a minute before the command that watches gives up.
+#: Dispatchers that may die one after the other without any progress before the command that watches gives up.
 MAX_STARTS = 5
 
 
@@ -34,7 +34,7 @@ def follow(
     A dispatcher that died is started again on the way (with ``ensure``).
     """
     alive = checked = time.monotonic()
-    starts: list[float] = []
+    starts, before = 0, None
     while True:
         begun = time.monotonic()
         found = status(workspace, state, name)
@@ -44,11 +44,13 @@ def follow(
         alive = begun if found.dispatcher_pid is not None else alive
         if ensure and begun - checked > 2.0:
             checked = begun
-            if ensure_dispatcher(workspace, state):
-                starts.append(begun)
-            if len([t for t in starts if begun - t < 60.0]) > MAX_STARTS:
+            moved = [(part.state, part.n_total, part.n_done, part.n_running) for part in found.stages]
+            if (found.state, moved) != before:
+                starts, before = 0, (found.state, moved)
+            starts += ensure_dispatcher(workspace, state)
+            if starts > MAX_STARTS:
                 raise DispatcherError(
-                    f"the dispatcher has died {MAX_STARTS} times within a minute: {last_words(workspace)}",
+                    f"the dispatcher has died {MAX_STARTS} times and nothing moved: {last_words(workspace)}",
                     hint=f"its log: {workspace.logs_dir / LOG_NAME}",
                 )
         if not ensure and begun - alive > 5.0:

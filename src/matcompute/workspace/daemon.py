@@ -97,13 +97,15 @@ def _mend(workspace: Workspace, files: DaemonFiles, timeout: float) -> DaemonSta
         action = "restarted"
     else:
         action = "started" if found.state == "stopped" else "restarted"
-    strays = _strays(workspace, files)
-    if strays:
-        action = "restarted"
-        processes.end(strays, grace_s=2.0)  # a kill loses nothing, waiting costs time
-    files.clean()
-    _start(workspace, files)
-    found = _await(workspace, deadline)
+    while not found.running and time.monotonic() < deadline:
+        # More than once only if it was killed again while it was starting.
+        strays = _strays(workspace, files)
+        if strays:
+            action = "restarted"
+            processes.end(strays, grace_s=2.0)  # a kill loses nothing, waiting costs time
+        files.clean()
+        _start(workspace, files)
+        found = _await(workspace, deadline)
     if not found.running:
         raise DaemonError(
             f"the AiiDA daemon of {workspace.root} does not answer after {timeout:.0f} s: "
@@ -145,9 +147,12 @@ def _start(workspace: Workspace, files: DaemonFiles) -> None:
 
 
 def _await(workspace: Workspace, deadline: float) -> DaemonStatus:
+    """Return when the daemon runs, when its supervisor has died, or when the time is over."""
     while True:
         found = status(workspace)
-        if found.running or time.monotonic() > deadline:
+        # While it starts there is no supervisor and no pid file of one ("stopped").
+        died = found.supervisor is None and found.state == "broken"
+        if found.running or died or time.monotonic() > deadline:
             return found
         time.sleep(0.1)
 
