@@ -19,6 +19,9 @@ from .conftest import COUNT, Site
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.timeout(300)]
 
+#: Words in the command lines of the daemon's parts; the supervisor comes first, it would start the others again.
+DAEMON = ("start-circus", "worker", "broker")
+
 
 def kill(pid: int | None) -> None:
     if pid is None:
@@ -128,9 +131,8 @@ def test_whole_daemon(site: Site, undisturbed: Path) -> None:
     for count, stage in ((1, "relax"), (12, "relax"), (3, "eos")):
         run.when_done(count, stage)
         # Jobs go on while the daemon of the last blow is mended: wait for a whole one.
-        parts = ("start-circus", "worker", "broker")
-        site.until(lambda: all(site.daemon(part) for part in parts), "a whole daemon")
-        for part in parts:
+        site.until(lambda: all(site.daemon(part) for part in DAEMON), "a whole daemon")
+        for part in DAEMON:
             for pid in site.daemon(part):
                 kill(pid)
         assert not any(site.daemon(part) for part in ("worker", "broker"))
@@ -174,7 +176,7 @@ def test_everything_at_once(site: Site, undisturbed: Path) -> None:
     run.front.kill()
     run.front.communicate()
     kill(site.dispatcher())
-    for part in ("start-circus", "worker", "broker"):
+    for part in DAEMON:
         for pid in site.daemon(part):
             kill(pid)
     for process in site.node_programs():
