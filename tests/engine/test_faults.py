@@ -44,7 +44,6 @@ def small_site(small_disk: Path) -> Iterator[Site]:
     site.stop()
 
 
-@pytest.mark.kill  # not steady yet: shown in CI, does not decide
 def test_full_disk(small_site: Site) -> None:
     site = small_site
     site.matcompute("campaign", "run", simple(site, "full", size=2), "--detach")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 from ase.build import bulk
 
+from matcompute.workspace._broker import forget_damaged_sockets
 from matcompute.workspace.runtime import DaemonFiles
 
 pytestmark = pytest.mark.kill
@@ -75,6 +78,33 @@ def test_a_killed_broker_is_noticed_by_the_worker_itself(workspace, write_shard,
     node = submit_batch(write_shard())
     wait_for(node)
     assert node.is_finished_ok
+
+
+def test_a_broker_that_died_while_it_wrote_deletes_nothing(workspace):
+    """AiiDA's broker would delete the folder that an empty ``broker.sockets`` names: the current one, all of it."""
+    files = DaemonFiles.of(workspace)
+    before = workspace.ensure_daemon()
+    there = {path.name for path in workspace.root.iterdir()}
+    os.kill(before.supervisor, signal.SIGSTOP)  # until the file is damaged, nothing starts a new broker
+    os.kill(before.broker, signal.SIGKILL)
+    files.broker_sockets.write_text("")
+    os.kill(before.supervisor, signal.SIGCONT)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not (now := workspace.daemon_status()).running:
+        time.sleep(0.1)
+    assert now.running, now
+    assert now.broker != before.broker
+    assert there <= {path.name for path in workspace.root.iterdir()}
+
+
+def test_damaged_sockets_files_are_forgotten(tmp_path):
+    file = tmp_path / "broker.sockets"
+    assert not forget_damaged_sockets(file)
+    good = Path(tempfile.gettempdir()) / "aiida_zeromq_abc"
+    for text, damaged in [("", True), (".", True), ("/", True), (f"{good}/..", True), (str(good), False)]:
+        file.write_text(text)
+        assert forget_damaged_sockets(file) == damaged, text
+        assert file.exists() != damaged
 
 
 def test_a_killed_supervisor_leaves_no_strays(workspace):

@@ -79,6 +79,15 @@ def ensure(workspace: Workspace, *, timeout: float) -> DaemonStatus:
     return found
 
 
+def restart_worker(workspace: Workspace, *, timeout: float) -> DaemonStatus:
+    """Have a new worker; see :meth:`matcompute.workspace.Workspace.restart_worker`."""
+    if workspace.settings.embedded:
+        worker = status(workspace).worker
+        if worker is not None:
+            _end_worker(worker)
+    return ensure(workspace, timeout=timeout)
+
+
 def _mend(workspace: Workspace, files: DaemonFiles, timeout: float) -> DaemonStatus:
     found = status(workspace)
     if found.running:

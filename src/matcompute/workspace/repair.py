@@ -38,14 +38,22 @@ def repair(workspace: Workspace, *, timeout: float = 60.0) -> RepairReport:
     report = RepairReport(daemon=workspace.ensure_daemon(timeout=timeout))
     active = _active_processes()
     if not active:
+        workspace.revived_before = set()
         return report
     # Read after the processes: a task that appears in between only makes one process look alive that is.
     known = _known_tasks(workspace)
     lost = [] if known is None else sorted(set(active) - known)
     if lost:
+        # A worker that could not record a step (a full disk) keeps a dead copy of the process and refuses the task.
+        stubborn = workspace.revived_before & set(lost)
+        if stubborn:
+            report.daemon = workspace.restart_worker(timeout=timeout)
+            report.notes.append(f"{len(stubborn)} processes did not come back: a new worker was started")
+            lost = [pk for pk in lost if pk in set(_active_processes()) - (_known_tasks(workspace) or set())]
         _continue(lost)
         report.revived = lost
         report.notes.append(f"{len(lost)} processes had lost their task: made again")
+    workspace.revived_before = set(lost)
     report.resumed = _play(pk for pk, (paused, message) in active.items() if paused and _is_failure(message))
     return report
 

@@ -44,6 +44,8 @@ class Workspace:
                 hint="make one with: matcompute init " + str(root),
             )
         self.settings = WorkspaceSettings.load(self.settings_path)
+        #: Processes that the last :meth:`repair` of this object gave a new task.
+        self.revived_before: set[int] = set()
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.root)!r})"
@@ -240,6 +242,12 @@ class Workspace:
         from matcompute.workspace import daemon
 
         return daemon.status(self)
+
+    def restart_worker(self, *, timeout: float = 60.0) -> DaemonStatus:
+        """Replace the worker; the new one goes on from the last steps on record."""
+        from matcompute.workspace import daemon
+
+        return daemon.restart_worker(self, timeout=timeout)
 
     def repair(self, *, timeout: float = 60.0) -> RepairReport:
         """Mend the daemon and bring back processes whose task was lost; see :mod:`matcompute.workspace.repair`."""

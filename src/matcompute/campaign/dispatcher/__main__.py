@@ -14,6 +14,7 @@ from matcompute.errors import MatcomputeError
 
 def main() -> int:
     """Run the dispatcher unless another one is alive."""
+    from matcompute.campaign.state import State, StateError
     from matcompute.workspace import Workspace
 
     logging.basicConfig(
@@ -30,11 +31,17 @@ def main() -> int:
         return 0
     try:
         from matcompute.campaign.dispatcher.loop import Dispatcher
-        from matcompute.campaign.state import State
 
         with State(workspace.state_path) as state:
             Dispatcher(workspace, state).run()
         return 0
+    except StateError as error:
+        logging.getLogger("matcompute").error("%s", error)
+        # The daemon cannot record its steps either. What it holds in memory would be ahead of what is on disk: it
+        # starts anew from what is on record. Jobs that run are not touched.
+        if workspace.settings.embedded:
+            workspace.stop_daemon(timeout=1.0)
+        return error.exit_code
     except MatcomputeError as error:
         logging.getLogger("matcompute").error("%s", error)
         return error.exit_code
