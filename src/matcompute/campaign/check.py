@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from matcompute.campaign.adapters import calculator_adapter, supported_species
 from matcompute.campaign.model import Campaign, CampaignFileError
 from matcompute.campaign.vocabulary import GRADES, grade_rank
-from matcompute.campaign.yamlfile import Problem
 from matcompute.errors import InputError, did_you_mean
+from matcompute.yamlfile import Problem
 from matcompute_kernels.elements import SYMBOLS
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matcompute.campaign.adapters import parameters_model, task_adapter
-from matcompute.campaign.yamlfile import KeyPath, LocatedYaml, Problem
 from matcompute.errors import InputError, did_you_mean
+from matcompute.yamlfile import KeyPath, LocatedYaml, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

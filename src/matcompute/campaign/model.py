@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from matcompute.campaign.vocabulary import DOMAINS, GRADES, TIERS, check_licence, check_orcid
-from matcompute.campaign.yamlfile import KeyPath, LocatedYaml, Problem, format_key
 from matcompute.errors import InputError
+from matcompute.modelproblems import FileProblems
 from matcompute.structures.spec import StructuresSpec
 from matcompute.units import parse_quantity
+from matcompute.yamlfile import KeyPath, LocatedYaml, Problem, format_key
 
 __all__ = [
     "SCHEMA",
@@ -30,28 +30,8 @@ __all__ = [
 SCHEMA = "matcompute.campaign/v1"
 
 
-class CampaignFileError(InputError):
-    """A campaign file has problems; all of them are listed.
-
-    Attributes
-    ----------
-    path
-        The file.
-    problems
-        In the order of the file.
-    """
-
-    def __init__(self, path: Path, problems: Sequence[Problem], hint: str | None = None) -> None:
-        self.path = Path(path)
-        self.problems = sorted(set(problems))
-        lines = [
-            f"{path}:{p.line}: {p.key}: {p.message}" if p.key else f"{path}:{p.line}: {p.message}"
-            for p in self.problems
-        ]
-        count = len(lines)
-        super().__init__(
-            f"{count} problem{'s' if count > 1 else ''} in {path}\n  " + "\n  ".join(lines), hint=hint
-        )
+class CampaignFileError(FileProblems):
+    """A campaign file has problems; all of them are listed."""
 
 
 class _Part(BaseModel):

@@ -12,7 +12,7 @@ from matcompute.campaign.batches import MAX_BATCH_SIZE, batch_count
 from matcompute.campaign.check import CentreLike, check_campaign, default_centres
 from matcompute.campaign.costs import structure_costs
 from matcompute.campaign.model import Campaign, Stage
-from matcompute.campaign.yamlfile import Problem
+from matcompute.yamlfile import Problem
 
 if TYPE_CHECKING:
     from matcompute.structures import IngestReport

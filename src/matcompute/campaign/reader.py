@@ -21,13 +21,14 @@ from matcompute.campaign.model import (
     Resources,
     Stage,
 )
-from matcompute.campaign.yamlfile import KeyPath, LocatedYaml, Problem, load_yaml
 from matcompute.errors import InputError, did_you_mean
+from matcompute.modelproblems import model_keys, one_line, validation_problems
 from matcompute.structures.spec import GROUP as SOURCES
 from matcompute.structures.spec import StructuresSpec, source
 from matcompute.units import parse_quantity
+from matcompute.yamlfile import KeyPath, LocatedYaml, Problem, load_yaml
 
-__all__ = ["STAGE_KEYS", "read_campaign", "validation_problems"]
+__all__ = ["STAGE_KEYS", "read_campaign"]
 
 #: Keys of a compute stage that are not the task's own.
 STAGE_KEYS: tuple[str, ...] = ("name", "calculator", "resources", "batch_size")
@@ -35,84 +36,6 @@ STAGE_KEYS: tuple[str, ...] = ("name", "calculator", "resources", "batch_size")
 _ALIASES = {"license": "licence", "center": "centres", "centers": "centres"}
 _HINT = "`matcompute campaign schema` prints all keys as a JSON Schema, `campaign new NAME` writes an example"
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
-
-
-def one_line(error: object) -> str:
-    """Return an error as one line, its hint after a semicolon."""
-    return "; ".join(part.strip() for part in str(error).replace("hint: ", "").splitlines())
-
-
-def _model_keys(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _nested_keys(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    """Return the keys that are valid at the parent of ``loc`` inside a model, as far as types tell."""
-    current: Any = model
-    for part in loc[:-1]:
-        if isinstance(part, int):
-            continue
-        fields = getattr(current, "model_fields", {})
-        field = fields.get(part) or next((f for f in fields.values() if f.alias == part), None)
-        current = _inner_model(field.annotation) if field is not None else None
-        if current is None:
-            return []
-    return _model_keys(current) if hasattr(current, "model_fields") else []
-
-
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for part in getattr(annotation, "__args__", ()):
-        found = _inner_model(part)
-        if found is not None:
-            return found
-    return None
-
-
-def validation_problems(
-    error: ValidationError, model: type[BaseModel], yaml_file: LocatedYaml, prefix: KeyPath
-) -> list[Problem]:
-    """Translate pydantic's errors into problems with line, key and nearest spelling."""
-    problems = []
-    for item in error.errors():
-        # Names of union members and validators come along in the location; keep what is a key of the file.
-        loc: tuple[Any, ...] = tuple(p for p in item["loc"] if not (isinstance(p, str) and "[" in p))
-        while (
-            loc
-            and (*prefix, *loc) not in yaml_file.places
-            and item["type"] not in {"missing", "extra_forbidden"}
-        ):
-            loc = loc[:-1]
-        path: KeyPath = (*prefix, *loc)
-        problems.append(yaml_file.problem(path, _message(item, model, loc)))
-    return problems
-
-
-def _message(item: Any, model: type[BaseModel], loc: tuple[Any, ...]) -> str:
-    kind, found, context = item["type"], item.get("input"), item.get("ctx", {})
-    if kind == "extra_forbidden":
-        return f"unknown key '{loc[-1]}'{did_you_mean(str(loc[-1]), _nested_keys(model, loc))}"
-    if kind == "missing":
-        return f"the key '{loc[-1]}' is missing"
-    if kind == "literal_error":
-        options = re.findall(r"'([^']*)'", context.get("expected", ""))
-        hint = did_you_mean(str(found), options)
-        if "did you mean" in hint:
-            hint += f" (known: {', '.join(options)})" if len(options) <= 8 else ""
-        return f"'{found}' is not a valid value{hint}"
-    if kind == "value_error":
-        return one_line(context.get("error", item["msg"])).removeprefix("Value error, ")
-    if kind == "string_pattern_mismatch":
-        return f"'{found}' has the wrong form; expected text that matches {context.get('pattern')}"
-    text = item["msg"][0].lower() + item["msg"][1:]
-    if isinstance(found, str | int | float | bool) or found is None:
-        text += f", found {'nothing' if found is None else repr(found)}"
-    elif isinstance(found, dict):
-        text += ", found a mapping"
-    elif isinstance(found, list):
-        text += ", found a list"
-    return text.replace("input should be", "expected")
 
 
 class _Reader:
@@ -144,7 +67,7 @@ class _Reader:
     # ------------------------------------------------------------------ parts
 
     def header(self, data: dict[str, Any]) -> CampaignHeader | None:
-        known = [*_model_keys(CampaignHeader), "structures", "stages"]
+        known = [*model_keys(CampaignHeader), "structures", "stages"]
         header: dict[str, Any] = {}
         for key, value in data.items():
             name = _ALIASES.get(key, key)
@@ -269,8 +192,8 @@ class _Reader:
         parameters: BaseModel | None = None
         if task is not None:
             model = parameters_model(task)
-            known = [*_model_keys(model), *STAGE_KEYS]
-            for key in [k for k in own if k not in _model_keys(model)]:
+            known = [*model_keys(model), *STAGE_KEYS]
+            for key in [k for k in own if k not in model_keys(model)]:
                 self.bad((*path, key), f"unknown key '{key}'{did_you_mean(key, known)}")
                 del own[key]
             own = self.quantities(model, own, path)

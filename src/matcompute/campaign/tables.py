@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from matcompute.campaign.plan import Plan
-    from matcompute.campaign.yamlfile import Problem
     from matcompute.structures import IngestReport
+    from matcompute.yamlfile import Problem
 
 __all__ = ["plan_table", "structure_lines", "warning_lines"]
 
