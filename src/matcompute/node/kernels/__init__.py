@@ -1,0 +1,1 @@
+"""Descriptors of :mod:`matcompute_kernels` as adapters, a module for each family."""
