@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
+import matcompute_kernels
 from matcompute_kernels import Batch, KernelInputError, coulomb_matrix
 from matcompute_kernels.drivers import (
     AppendSink,
@@ -24,7 +25,9 @@ from matcompute_kernels.drivers import (
     DriverError,
     Job,
     NpyDirectorySink,
+    Ragged,
     chunk_rows,
+    iter_ragged,
     merge_chunks,
     run,
 )
@@ -222,6 +225,61 @@ def test_refusals(file: Path, structures: Batch, tmp_path: Path) -> None:
 
 def _pair(batch: Batch) -> Any:
     return batch.numbers, batch.positions
+
+
+@pytest.mark.parametrize("driver", ["serial", "dask"])
+def test_rows_of_different_lengths(
+    driver: str, file: Path, structures: Batch, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Blocks by species pair and peaks: those of unfit structures are empty, the rest is as from the kernel."""
+    options = {"cluster": request.getfixturevalue("cluster")} if driver == "dask" else {}
+    parameters = {"species": ["Al", "Cu"], "r_cut": 3.0, "n_max": 2, "l_max": 1, "sparse": True}
+    good = np.delete(np.arange(N), BAD)
+    grid = {"min": 0, "max": 1, "sigma": 0.05, "n": 10}
+    weighting = {"function": "exp", "scale": 0.8, "threshold": 1e-2}
+    mbtr = {"species": ["Al", "Cu"], "grid": grid, "weighting": weighting, "sparse": True}
+    for kernel, keywords, sink in (
+        ("soap", parameters, NpyDirectorySink(tmp_path / "soap")),
+        ("mbtr", mbtr, AppendSink(tmp_path / "mbtr")),
+        ("xrd", {"two_theta_range": (10, 60)}, AppendSink(tmp_path / "xrd")),
+    ):
+        source = ArraySource(file, size=7)
+        assert run(Job(kernel, source, sink, keywords), driver, **options).n_computed == 9
+        assert list(sink.problems()) == [BAD]
+        with pytest.raises(DriverError, match="different lengths"):
+            merge_chunks(sink, tmp_path / "no.npy")
+        found = list(iter_ragged(sink))
+        assert [record.number for record, _ in found] == list(range(9))
+        expected = getattr(matcompute_kernels, kernel)(structures[good], **keywords).to_ragged()
+        per_site = kernel == "soap"
+        n_rows = len(structures.numbers) if per_site else N
+        expected = expected.spread(structures.site_index(good) if per_site else good, n_rows)
+        assert sum(len(rows) for _, rows in found if rows is not None) == n_rows
+        for name, (ptr, items) in expected.parts.items():
+            sizes = np.concatenate([np.diff(rows.parts[name][0]) for _, rows in found if rows is not None])
+            assert np.array_equal(sizes, np.diff(ptr))
+            assert np.array_equal(
+                np.concatenate([r.parts[name][1] for _, r in found if r is not None]), items
+            )
+
+
+def test_ragged_refusals(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(DriverError, match="offsets do not fit"):
+        Ragged({"x": (np.array([0, 2]), np.zeros(3))})
+    sink = NpyDirectorySink(tmp_path / "out")
+    run(Job(per_site, ArraySource(file, size=20), sink))
+    with pytest.raises(DriverError, match="merge_chunks"):
+        list(iter_ragged(sink))
+
+
+def test_sparse_matrices_become_dense(file: Path, tmp_path: Path) -> None:
+    from scipy.sparse import csr_array
+
+    sinks = NpyDirectorySink(tmp_path / "sparse"), NpyDirectorySink(tmp_path / "dense")
+    for kernel, sink in zip((lambda batch: csr_array(per_site(batch)), per_site), sinks):
+        run(Job(kernel, ArraySource(file, size=20), sink))
+    sparse, dense = (merge_chunks(sink, sink.folder / "all.npy") for sink in sinks)
+    assert np.array_equal(sparse, dense, equal_nan=True)
 
 
 def test_damage_is_found(file: Path, tmp_path: Path) -> None:

@@ -126,6 +126,13 @@ class BlockSparse:
                 out[index, first : first + len(part)] = part
         return out
 
+    def to_ragged(self) -> Any:
+        """Return the rows as :class:`.Ragged` with the parts ``block`` and ``values``, as a job keeps them."""
+        from matcompute_kernels.drivers.ragged import Ragged
+
+        values = self.value_ptr[self.row_ptr], self.values
+        return Ragged({"block": (self.row_ptr, self.block), "values": values})
+
     def tocsr(self) -> Any:
         """Return a ``scipy.sparse.csr_array`` (its column numbers take as much room again as float32 values)."""
         from scipy.sparse import csr_array

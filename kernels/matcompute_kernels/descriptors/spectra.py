@@ -56,6 +56,12 @@ class SparseSpectra:
         out[np.repeat(np.arange(len(self)), np.diff(self.row_ptr)), self.block] = self.values
         return out.reshape(self.shape)
 
+    def to_ragged(self) -> Any:
+        """Return the rows as :class:`.Ragged` with the parts ``block`` and ``values``, as a job keeps them."""
+        from matcompute_kernels.drivers.ragged import Ragged
+
+        return Ragged({"block": (self.row_ptr, self.block), "values": (self.row_ptr, self.values)})
+
     def tocsr(self) -> Any:
         """Return a ``scipy.sparse.csr_array``."""
         from scipy.sparse import csr_array

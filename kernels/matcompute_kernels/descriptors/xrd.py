@@ -73,6 +73,12 @@ class Patterns:
     def __iter__(self) -> Iterator[Pattern]:
         return (self[i] for i in range(len(self)))
 
+    def to_ragged(self) -> Any:
+        """Return the peaks as :class:`.Ragged` with the parts ``two_theta`` and ``intensity``, as a job keeps them."""
+        from matcompute_kernels.drivers.ragged import Ragged
+
+        return Ragged({"two_theta": (self.ptr, self.two_theta), "intensity": (self.ptr, self.intensity)})
+
 
 def xrd(
     batch: Any,

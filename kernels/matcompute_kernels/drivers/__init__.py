@@ -22,6 +22,8 @@ _WHERE = {
     "DirectorySink": "sink",
     "NpyDirectorySink": "sink",
     "merge_chunks": "sink",
+    "Ragged": "ragged",
+    "iter_ragged": "ragged",
     "run_dask": "dask",
     "run_mpi": "mpi",
     "run_serial": "serial",

@@ -218,6 +218,8 @@ def apply_kernel(
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Return a kernel's rows, NaN (0 for integers) where a structure is unfit, and what is wrong with these.
 
+    What has a method ``to_ragged`` (blocks, peaks) or is :class:`.Ragged` comes packed; sparse matrices become dense.
+
     Raises
     ------
     KernelInputError
@@ -225,6 +227,8 @@ def apply_kernel(
     DriverError
         If what the kernel returns is no array with a row per structure or per site.
     """
+    from matcompute_kernels.drivers.ragged import Ragged
+
     good = np.arange(len(batch))
     problems: dict[int, str] = {}
     fit = batch
@@ -242,19 +246,27 @@ def apply_kernel(
             if good.size == 0:
                 return np.empty((0, 0)), dict(sorted(problems.items()))
             fit = batch[good]
-    if not isinstance(result, np.ndarray) or result.ndim == 0:
+    if hasattr(result, "to_ragged"):
+        result = result.to_ragged()
+    elif hasattr(result, "tocsr") and hasattr(result, "toarray"):
+        result = result.toarray()
+    ragged = isinstance(result, Ragged)
+    if not ragged and (not isinstance(result, np.ndarray) or result.ndim == 0):
         raise DriverError(
-            f"the kernel returned {type(result).__name__}; a job wants an array with a row per structure or site "
-            "(give a function that makes one of it)"
+            f"the kernel returned {type(result).__name__}; a job wants an array or Ragged with a row per structure "
+            "or site (give a function that makes one of it)"
         )
     if len(result) not in (len(fit), len(fit.numbers)):
         raise DriverError(
             f"the kernel returned {len(result)} rows for {len(fit)} structures of {len(fit.numbers)} sites"
         )
+    per_site = len(result) != len(fit)
+    where = batch.site_index(good) if per_site else good
+    if ragged:
+        whole = result.spread(where, len(batch.numbers) if per_site else len(batch)) if problems else result
+        return whole.pack(), dict(sorted(problems.items()))
     result = np.ascontiguousarray(result, result.dtype.newbyteorder("<"))
     if problems:
-        per_site = len(result) != len(fit)
-        where = batch.site_index(good) if per_site else good
         fill = np.nan if result.dtype.kind in "fc" else 0
         whole = np.full(
             (len(batch.numbers) if per_site else len(batch), *result.shape[1:]), fill, result.dtype

@@ -257,6 +257,8 @@ def layout_of(records: list[Record]) -> tuple[bool, tuple[int, ...], np.dtype]:
         If chunks differ, as when a descriptor's width depends on the largest structure of a call.
     """
     filled = [record for record in records if record.shape[0]]
+    if any(np.dtype(record.dtype).kind == "V" for record in filled):
+        raise DriverError("rows have different lengths: read them by iter_ragged")
     kinds = {r.shape[0] == r.n_sites for r in filled if r.n_sites != r.stop - r.start}
     layouts = {(r.shape[1:], r.dtype) for r in filled}
     if len(layouts) > 1 or len(kinds) > 1:

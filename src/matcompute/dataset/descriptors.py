@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import h5py
 import numpy as np
 
+from matcompute.dataset.block_sparse import LAYOUT, BlockSparse, read_block_sparse, write_block_sparse
 from matcompute.dataset.errors import DatasetError, unknown_name
 from matcompute.dataset.h5io import (
     ENTRY_CHUNK,
@@ -17,38 +17,26 @@ from matcompute.dataset.h5io import (
     attach,
     get_attr,
     make_dataset,
-    read,
     set_attr,
     set_scale,
 )
-from matcompute.dataset.reader import Dataset
+from matcompute.dataset.reader import Dataset, Rows
 from matcompute.dataset.rows import resolve_rows, take
+from matcompute.dataset.status import Status
 from matcompute.dataset.writer import DatasetWriter
 
-__all__ = ["BlockSparse", "read_descriptor", "write_block_sparse", "write_dense"]
+__all__ = [
+    "BlockSparse",
+    "descriptor_names",
+    "descriptor_status",
+    "read_descriptor",
+    "remove_descriptor",
+    "write_block_sparse",
+    "write_dense",
+    "write_status",
+]
 
 _BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class BlockSparse:
-    """Per-site descriptors of which most species pairs are absent.
-
-    Site (or entry) ``i`` owns the blocks ``ptr[i]:ptr[i + 1]``; block ``b`` holds the values of one species pair.
-
-    Parameters
-    ----------
-    ptr
-        i8[n + 1].
-    pairs
-        Atomic numbers of the pair of each block, u1[B, 2].
-    values
-        f4[B, K].
-    """
-
-    ptr: np.ndarray
-    pairs: np.ndarray
-    values: np.ndarray
 
 
 def write_dense(
@@ -108,59 +96,15 @@ def write_dense(
         set_attr(dataset, "features", list(features))
 
 
-def write_block_sparse(
-    writer: DatasetWriter,
-    name: str,
-    blocks: BlockSparse,
-    *,
-    per: Literal["entry", "site"] = "site",
-    units: str = "1",
-    long_name: str = "",
-) -> None:
-    """Store blocks by species pair: ``/descriptors/<name>/{row_size, pair, values}``."""
-    file = writer.file
-    rows = len(writer) if per == "entry" else writer.n_sites
-    if blocks.ptr.shape != (rows + 1,) or blocks.ptr[-1] != blocks.values.shape[0]:
-        raise DatasetError(
-            f"descriptor '{name}': ptr must have {rows + 1} offsets that end at the number of blocks"
-        )
-    if blocks.pairs.shape != (blocks.values.shape[0], 2):
-        raise DatasetError(f"descriptor '{name}': pairs have shape {blocks.pairs.shape}")
-    group = file.require_group("descriptors").create_group(name)
-    set_scale(file, per, rows)
-    count, width = blocks.values.shape
-    for dim, size in ((f"{name}_block", count), (f"{name}_value", width), ("pair", 2)):
-        set_scale(file, dim, size)
-    chunk = SITE_CHUNK if per == "site" else ENTRY_CHUNK
-    parts = {
-        "row_size": (np.diff(blocks.ptr).astype("i4"), (per,), chunk),
-        "pair": (blocks.pairs.astype("u1"), (f"{name}_block", "pair"), SITE_CHUNK),
-        "values": (
-            blocks.values.astype("f4"),
-            (f"{name}_block", f"{name}_value"),
-            _chunk(SITE_CHUNK, 4 * max(width, 1)),
-        ),
-    }
-    for key, (data, dims, rows_per_chunk) in parts.items():
-        raw = key == "values"  # fletcher32 only, as for dense per-site rows
-        dataset = make_dataset(
-            group, key, data.dtype, data.shape[1:], rows_per_chunk, **({"level": None} if raw else {})
-        )
-        dataset.resize(data.shape[0], axis=0)
-        if data.shape[0]:
-            dataset[...] = data
-        attach(file, dataset, dims)
-    set_attr(group["row_size"], "sample_dimension", f"{name}_block")
-    for attribute, value in (("units", units), ("long_name", long_name or name)):
-        set_attr(group["values"], attribute, value)
-    set_attr(group, "layout", "block-sparse")
-    set_attr(group, "per", per)
-
-
 def read_descriptor(
-    dataset: Dataset, name: str, rows: slice | np.ndarray | None = None
+    dataset: Dataset,
+    name: str,
+    rows: slice | np.ndarray | None = None,
+    *,
+    entries: Rows = None,
+    dense: bool = False,
 ) -> np.ndarray | BlockSparse:
-    """Return a descriptor: an array [n, F], or blocks (whole file only).
+    """Return a descriptor: an array [n, F], or blocks.
 
     Parameters
     ----------
@@ -169,25 +113,120 @@ def read_descriptor(
     name
         Name of the descriptor.
     rows
-        Rows of a dense descriptor (entries, or sites if it is per site).
+        Rows of the descriptor (entries, or sites if it is per site); None: all.
+    entries
+        Entries whose rows are wanted, in place of ``rows``: of a descriptor per site, those of all their sites.
+    dense
+        Return a block-sparse descriptor as an array too.
 
     Raises
     ------
     UnknownNameError
         If the file has no such descriptor.
+    DatasetError
+        If both ``rows`` and ``entries`` are given, or rows lie outside the file.
     """
-    group = dataset.file.get("descriptors", {})
-    if name not in group:
-        raise unknown_name("descriptor", name, list(group), Path(dataset.path))
-    item = group[name]
+    item = _item(dataset, name)
+    if entries is not None:
+        if rows is not None:
+            raise DatasetError("give rows or entries, not both")
+        sparse = not isinstance(item, h5py.Dataset)
+        if get_attr(item, "per") == "site":
+            rows, _ = dataset.site_selection(entries)
+        else:
+            rows = resolve_rows(entries, item["row_size"].shape[0] if sparse else item.shape[0])
     if isinstance(item, h5py.Dataset):
         return take(item, resolve_rows(rows, item.shape[0]))
-    if get_attr(item, "layout") != "block-sparse":
+    if get_attr(item, "layout") != LAYOUT:
         raise DatasetError(f"{dataset.path}: {item.name} has an unknown layout")
-    if rows is not None:
-        raise DatasetError(f"{dataset.path}: {item.name} is block-sparse and read as a whole")
-    ptr = np.concatenate([[0], np.cumsum(read(item["row_size"]), dtype=np.int64)])
-    return BlockSparse(ptr, read(item["pair"]), read(item["values"]))
+    blocks = read_block_sparse(item, rows)
+    return blocks.toarray() if dense else blocks
+
+
+def descriptor_names(dataset: Dataset) -> list[str]:
+    """Return the names of the descriptors of a file."""
+    group = dataset.file.get("descriptors", {})
+    return [name for name in group if not _is_status(group, name)]
+
+
+def descriptor_status(dataset: Dataset, name: str, rows: Rows = None) -> np.ndarray:
+    """Return the `Status` of a descriptor for each entry, u1[n]."""
+    _item(dataset, name)
+    status = dataset.file["descriptors"].get(f"{name}_status")
+    chosen = resolve_rows(rows, len(dataset))
+    if status is None:
+        return np.full(len(np.arange(len(dataset))[chosen]), Status.OK, dtype="u1")
+    return take(status, chosen)
+
+
+def write_status(writer: DatasetWriter, name: str, status: np.ndarray) -> None:
+    """Store the `Status` of a descriptor for each entry as ``/descriptors/<name>_status``.
+
+    Parameters
+    ----------
+    writer
+        An open writer that has the descriptor.
+    name
+        Name of the descriptor.
+    status
+        u1[N].
+
+    Raises
+    ------
+    DatasetError
+        If there are not as many as entries.
+    """
+    if status.shape != (len(writer),):
+        raise DatasetError(
+            f"status of descriptor '{name}' has shape {status.shape}, expected ({len(writer)},)"
+        )
+    item = make_dataset(writer.file["descriptors"], f"{name}_status", "u1", (), ENTRY_CHUNK)
+    item.resize(len(status), axis=0)
+    if len(status):
+        item[...] = status
+    set_scale(writer.file, "entry", len(status))
+    attach(writer.file, item, ("entry",))
+    set_attr(item, "long_name", f"status of {name}")
+    set_attr(item, "units", "1")
+    item.attrs["flag_values"] = np.array([s.value for s in Status], dtype="u1")
+    set_attr(item, "flag_meanings", " ".join(s.label for s in Status))
+
+
+def remove_descriptor(writer: DatasetWriter, name: str) -> None:
+    """Remove a descriptor, its status and its dimensions; nothing happens if there is none.
+
+    HDF5 gives no room back within a file: one that is overwritten often is worth a ``matcompute dataset merge``.
+    """
+    group = writer.file.get("descriptors", {})
+    for part in (name, f"{name}_status"):
+        if part in group:
+            for item in _datasets(group[part]):
+                for axis in range(item.ndim):
+                    for scale in list(item.dims[axis].values()):
+                        item.dims[axis].detach_scale(scale)
+            del group[part]
+    for suffix in ("feature", "block", "value", "kind"):
+        if f"{name}_{suffix}" in writer.file:
+            del writer.file[f"{name}_{suffix}"]
+
+
+def _datasets(item: h5py.Dataset | h5py.Group) -> list[h5py.Dataset]:
+    return (
+        [item]
+        if isinstance(item, h5py.Dataset)
+        else [x for x in item.values() if isinstance(x, h5py.Dataset)]
+    )
+
+
+def _is_status(group: h5py.Group, name: str) -> bool:
+    return name.endswith("_status") and name.removesuffix("_status") in group
+
+
+def _item(dataset: Dataset, name: str) -> h5py.Dataset | h5py.Group:
+    names = descriptor_names(dataset)
+    if name not in names:
+        raise unknown_name("descriptor", name, names, Path(dataset.path))
+    return dataset.file["descriptors"][name]
 
 
 def _chunk(rows: int, row_bytes: int) -> int:

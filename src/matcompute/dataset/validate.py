@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from matcompute.dataset.descriptor_rules import check_descriptors
 from matcompute.dataset.opening import check_header, missing_parts, open_hdf5
 from matcompute.dataset.provenance import Provenance, uuid_text
 from matcompute.dataset.schema import check_schema
@@ -130,6 +131,7 @@ def _values(file: h5py.File, report: Report, *, release: bool) -> None:
     for name, dataset in file["selections"].items():
         for rows in _blocks(n):
             report.rows(f"/selections/{name}", "flags", dataset[rows] > 1, "is neither 0 nor 1", rows.start)
+    check_descriptors(file, report)
     _provenance(file, report, release=release)
 
 
