@@ -137,7 +137,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.commit()
     connection.close()
-    with pytest.raises(SchemaError, match=r"schema '9999' is newer.*0001"):
+    with pytest.raises(SchemaError, match=r"schema '9999' is newer.*0002"):
         State(path)
 
 

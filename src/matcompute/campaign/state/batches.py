@@ -53,6 +53,16 @@ class BatchRow:
     created: float
     submitted: float | None
     finished: float | None
+    partition: str = ""
+    project: str = ""
+    workload: str = ""
+    attempts: int = 0
+    expected_s: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Label of its process in AiiDA: the key, and the attempt from the second one on."""
+        return self.key if self.attempts == 0 else f"{self.key}#{self.attempts + 1}"
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,19 @@ __all__ = [
     "BATCH_OPEN",
     "CAMPAIGN_ACTIVE",
     "CAMPAIGN_STATES",
+    "CENTRE_STATES",
     "batch",
+    "block",
     "campaign",
+    "centre",
     "dispatcher",
     "material",
     "metadata",
+    "notice",
     "stage",
+    "submission",
     "task",
+    "usage",
 ]
 
 #: What a campaign can be, in the order in which it usually happens.
@@ -152,6 +158,15 @@ batch = Table(
     Column("created", Float, nullable=False),
     Column("submitted", Float),
     Column("finished", Float),
+    Column("partition", String(80), nullable=False, default="", server_default=""),
+    #: Account at the centre that is charged.
+    Column("project", String(80), nullable=False, default="", server_default=""),
+    #: What is computed (``relax/chgnet``): the key under which costs are measured.
+    Column("workload", String(160), nullable=False, default="", server_default=""),
+    #: How often it was taken back from a centre and given to another one; part of its process's label.
+    Column("attempts", Integer, nullable=False, default=0, server_default="0"),
+    #: Expected core-seconds at the centre where it is: the estimate times what was measured there.
+    Column("expected_s", Float),
     UniqueConstraint("stage_id", "number"),
     Index("ix_batch_state", "state"),
 )
@@ -174,6 +189,120 @@ task = Table(
     Index("ix_task_batch", "batch_id", "batch_row"),
     Index("ix_task_stage_state", "stage_id", "state", "status"),
     sqlite_with_rowid=False,
+)
+
+#: What a centre can be.
+CENTRE_STATES: dict[str, str] = {
+    "up": "takes work",
+    "draining": "answers, but starts no jobs: what has not begun goes elsewhere",
+    "down": "does not answer: nothing is submitted; what is there is taken up when it is back",
+}
+
+centre = Table(
+    "centre",
+    metadata,
+    Column("id", String(80), primary_key=True),
+    Column("state", String(10), nullable=False, default="up"),
+    Column("reason", Text, nullable=False, default=""),
+    Column("since", Float, nullable=False),
+    #: When it was asked last, and when it answered last.
+    Column("checked", Float),
+    Column("answered", Float),
+    #: Failed questions in a row.
+    Column("failures", Integer, nullable=False, default=0),
+    #: The user's jobs and everybody's as the scheduler lists them; see matcompute.centres.schedulers.queue.
+    Column("queue", JSON),
+    #: Live partitions: {name: {"nodes": …, "state": …}}.
+    Column("partitions", JSON),
+)
+
+# A centre, or a workload there, that is left alone for a while because a batch failed there.
+block = Table(
+    "block",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("centre", String(80), nullable=False),
+    #: Empty: everything.
+    Column("workload", String(160), nullable=False, default=""),
+    Column("reason", Text, nullable=False),
+    Column("count", Integer, nullable=False, default=1),
+    Column("created", Float, nullable=False),
+    Column("until", Float, nullable=False),
+    UniqueConstraint("centre", "workload"),
+)
+
+# Each time that a batch was given to a centre: the log for submissions per minute, and the batch's history.
+submission = Table(
+    "submission",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("batch_id", ForeignKey("batch.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("campaign_id", ForeignKey("campaign.id", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("centre", String(80), nullable=False),
+    Column("partition", String(80), nullable=False, default=""),
+    Column("project", String(80), nullable=False, default=""),
+    Column("why", Text, nullable=False, default=""),
+    Column("process_uuid", String(36)),
+    Column("submitted", Float, nullable=False),
+    Column("ended", Float),
+    #: finished, failed, cancelled, rerouted.
+    Column("outcome", String(16), nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
+    UniqueConstraint("batch_id", "attempt"),
+    Index("ix_submission_centre", "centre", "submitted"),
+)
+
+# What each job used: first as its node program says, then as the scheduler's accounting says.
+usage = Table(
+    "usage",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    #: AiiDA UUID of the job.
+    Column("job_uuid", String(36), nullable=False, unique=True),
+    Column("batch_id", ForeignKey("batch.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("campaign_id", ForeignKey("campaign.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("stage_id", ForeignKey("stage.id", ondelete="CASCADE"), nullable=False),
+    Column("centre", String(80), nullable=False),
+    Column("partition", String(80), nullable=False, default=""),
+    Column("project", String(80), nullable=False, default=""),
+    Column("workload", String(160), nullable=False, default=""),
+    Column("job_id", String(40), nullable=False, default=""),
+    #: As the scheduler says (COMPLETED, NODE_FAIL, …), else as AiiDA says.
+    Column("state", String(40), nullable=False, default=""),
+    Column("exit_status", Integer),
+    Column("reason", Text, nullable=False, default=""),
+    Column("core_s", Float, nullable=False, default=0.0),
+    Column("gpu_s", Float, nullable=False, default=0.0),
+    Column("wall_s", Float, nullable=False, default=0.0),
+    Column("queue_s", Float),
+    Column("max_rss_gb", Float),
+    Column("node", Text, nullable=False, default=""),
+    #: summary (the node program), sacct, qacct.
+    Column("source", String(10), nullable=False),
+    #: Times that the scheduler was asked in vain.
+    Column("asked", Integer, nullable=False, default=0),
+    Column("ended", Float, nullable=False),
+    Index("ix_usage_centre", "centre", "project"),
+    Index("ix_usage_ended", "ended"),
+)
+
+# What people are told, once each: written with the event, delivered by the dispatcher.
+notice = Table(
+    "notice",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    #: Says which event it is; the same event is told once.
+    Column("key", String(200), nullable=False, unique=True),
+    Column("event", String(16), nullable=False),
+    Column("campaign", String(80), nullable=False, default=""),
+    Column("centre", String(80), nullable=False, default=""),
+    Column("text", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("delivered", Float),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("next_try", Float, nullable=False, default=0.0),
+    Column("error", Text, nullable=False, default=""),
 )
 
 # One row: who dispatches in this workspace. The file lock is the truth about "is it alive"; this tells what it does.
