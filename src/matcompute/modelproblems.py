@@ -79,6 +79,8 @@ def validation_problems(
     """Translate pydantic's errors into problems with line, key and nearest spelling."""
     problems = []
     for item in error.errors():
+        if item["type"] == "too_short" and len(item["input"]) >= item.get("ctx", {}).get("min_length", 1):
+            continue  # only short because of items that are told of anyway
         # Names of union members and validators come along in the location; keep what is a key of the file.
         loc: tuple[Any, ...] = tuple(p for p in item["loc"] if not (isinstance(p, str) and "[" in p))
         while (

@@ -1,95 +1,97 @@
-"""``Centre``: a compute-centre profile, the blocks of design section 5 that are in use."""
+"""``Centre``: a compute-centre profile (design section 5)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
-from matcompute.centres.errors import CentreError
-from matcompute.errors import did_you_mean
+from matcompute.centres.blocks import (
+    AuthBlock,
+    Block,
+    CentreBlock,
+    LaunchBlock,
+    LoginBlock,
+    PilotBlock,
+    SchedulerBlock,
+    StorageBlock,
+    VariableBlock,
+    VariableName,
+)
+from matcompute.centres.capacity import (
+    ChargeBlock,
+    CodeBlock,
+    ContainerBlock,
+    GpuBlock,
+    PartitionBlock,
+    ProjectBlock,
+    SmokeTestBlock,
+)
+from matcompute.centres.errors import CentreError, CentreFileError
+from matcompute.centres.variables import fill, placeholders, variable_problems
+from matcompute.errors import InputError, did_you_mean
+from matcompute.modelproblems import validation_problems
+from matcompute.yamlfile import LocatedYaml, Problem, load_yaml
 
 __all__ = [
+    "NODE_PROGRAM",
+    "SCHEMA",
+    "AuthBlock",
     "Centre",
     "CentreBlock",
+    "ChargeBlock",
+    "CodeBlock",
+    "ContainerBlock",
+    "GpuBlock",
     "LaunchBlock",
     "LoginBlock",
     "PartitionBlock",
+    "PilotBlock",
+    "ProjectBlock",
     "SchedulerBlock",
+    "SmokeTestBlock",
     "StorageBlock",
+    "VariableBlock",
 ]
 
 SCHEMA: Literal["matcompute.centre/v1"] = "matcompute.centre/v1"
+#: The code that every centre needs.
+NODE_PROGRAM = "matcompute-node"
+_HINT = "`matcompute centre schema` prints all keys as a JSON Schema"
+_READER = {"reader": True}
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CentreBlock(_Block):
-    """Who and what."""
-
-    id: str = Field(pattern=r"^[a-z][a-z0-9-]*$", description="Name in campaign files; lower case.")
-    title: str = ""
-    contact: str = ""
-    clearance: Literal["general", "important", "core"] = Field(
-        "general", description="Highest data grade that the centre may hold."
-    )
-
-
-class LoginBlock(_Block):
-    """How to get there."""
-
-    transport: Literal["local"] = "local"
-    safe_interval_s: float = Field(0.0, ge=0, description="Least time between two connections, in s.")
-
-
-class SchedulerBlock(_Block):
-    """How jobs are started and watched."""
-
-    type: Literal["direct"] = "direct"
-    poll_interval_s: float = Field(1.0, gt=0, description="Least time between two looks at the queue, in s.")
-    max_submitted: int = Field(4, ge=1, description="Batches in flight at once.")
-
-
-class PartitionBlock(_Block):
-    """A set of equal nodes."""
-
-    name: str
-    nodes: int = Field(1, ge=1)
-    cores: int = Field(ge=1, description="Cores of a node.")
-    mem_gb: float = Field(gt=0, description="Memory of a node, in GB.")
-    gpus: int = Field(0, ge=0)
-
-
-class StorageBlock(_Block):
-    """Where jobs work."""
-
-    work_dir: str = Field("{workspace}/scratch", description="Folder of the jobs; may contain {workspace}.")
-
-
-class LaunchBlock(_Block):
-    """How programs are started."""
-
-    mpi: str = Field("mpiexec -n {tot_num_mpiprocs}", description="Command in front of an MPI program.")
-    env: dict[str, str] = Field(default_factory=dict, description="Environment variables of every job.")
-
-
-class Centre(_Block):
+class Centre(Block):
     """A compute centre.
 
-    Load one with :meth:`load`, or get the local one with :func:`matcompute.centres.local_centre`.
+    Load one with :meth:`load`, or get a registered one with :func:`matcompute.centres.load_centre`.
     """
 
     schema_: Literal["matcompute.centre/v1"] = Field(SCHEMA, alias="schema")
     centre: CentreBlock
+    variables: dict[VariableName, VariableBlock] = Field(
+        default_factory=dict, description="Values that differ from user to user."
+    )
     login: LoginBlock = LoginBlock()
     scheduler: SchedulerBlock = SchedulerBlock()
     partitions: tuple[PartitionBlock, ...] = Field(min_length=1)
     storage: StorageBlock = StorageBlock()
     launch: LaunchBlock = LaunchBlock()
+    codes: tuple[CodeBlock, ...] = Field((), description="Programs; matcompute-node among them.")
+    projects: tuple[ProjectBlock, ...] = Field((), description="Accounts to which jobs are charged.")
+    pilot: PilotBlock = PilotBlock()
 
+    @model_validator(mode="after")
+    def _consistent(self, info: ValidationInfo) -> Centre:
+        # A file's reader asks for the problems itself: it knows their lines.
+        problems = [] if info.context == _READER else [message for _, message in self.cross_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    # ------------------------------------------------------------------ what others ask
     @property
     def id(self) -> str:
         """Name in campaign files."""
@@ -104,6 +106,11 @@ class Centre(_Block):
     def clearance(self) -> str:
         """Highest data grade that the centre may hold."""
         return self.centre.clearance
+
+    @property
+    def is_local(self) -> bool:
+        """Whether jobs run on this machine without a scheduler, sharing its core slots."""
+        return self.login.transport == "local" and self.scheduler.type == "direct"
 
     @property
     def cores(self) -> int:
@@ -130,49 +137,159 @@ class Centre(_Block):
         """Least time between two looks at the queue, in s."""
         return self.scheduler.poll_interval_s
 
-    @classmethod
-    def load(cls, path: Path) -> Centre:
-        """Read a centre's YAML file.
+    def partition(self, name: str | None = None) -> PartitionBlock:
+        """Return a partition by name; the first by default.
 
         Raises
         ------
         CentreError
-            Lists every problem with its key, what was expected and the nearest known key.
+            If there is none of that name.
         """
-        import yaml
+        if name is None:
+            return self.partitions[0]
+        for part in self.partitions:
+            if part.name == name:
+                return part
+        known = [part.name for part in self.partitions]
+        raise CentreError(f"centre '{self.id}' has no partition '{name}'{did_you_mean(name, known)}")
 
+    def code(self, name: str = NODE_PROGRAM) -> CodeBlock | None:
+        """Return a code by name, or None."""
+        return next((code for code in self.codes if code.name == name), None)
+
+    def project(self, account: str | None = None) -> ProjectBlock | None:
+        """Return a project by account; by default the one marked so, else the first; None where there are none.
+
+        Raises
+        ------
+        CentreError
+            If there is none of that account.
+        """
+        if account is None:
+            return next((item for item in self.projects if item.default), next(iter(self.projects), None))
+        for item in self.projects:
+            if item.account == account:
+                return item
+        known = [item.account for item in self.projects]
+        raise CentreError(f"centre '{self.id}' has no project '{account}'{did_you_mean(account, known)}")
+
+    @property
+    def unfilled(self) -> list[str]:
+        """Variables of the profile that still have no value."""
+        names = {name for _, name in placeholders(self.model_dump(exclude={"variables"}))}
+        return sorted(names & set(self.variables))
+
+    # ------------------------------------------------------------------ checks over several blocks
+    def cross_problems(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """Return what is wrong between blocks, each with the key path where it is best mended."""
+        found: list[tuple[tuple[str | int, ...], str]] = []
+        names = [part.name for part in self.partitions]
+        for kind, items in (
+            ("partitions", names),
+            ("codes", [code.name for code in self.codes]),
+            ("projects", [item.account for item in self.projects]),
+        ):
+            for index, name in enumerate(items):
+                if name in items[:index]:
+                    found.append(
+                        ((kind, index), f"another of the {kind} is called '{name}'; names are unique")
+                    )
+        for index, code in enumerate(self.codes):
+            for place, name in enumerate(code.partitions):
+                if name not in names:
+                    found.append(
+                        (
+                            ("codes", index, "partitions", place),
+                            f"no partition '{name}'{did_you_mean(name, names)}",
+                        )
+                    )
+        if self.pilot.partition is not None and self.pilot.partition not in names:
+            hint = did_you_mean(self.pilot.partition, names)
+            found.append((("pilot", "partition"), f"no partition '{self.pilot.partition}'{hint}"))
+        if self.login.transport != "local" and self.code() is None:
+            found.append(
+                (
+                    ("codes",),
+                    f"'{NODE_PROGRAM}' must be among the codes: the executable as it is called there",
+                )
+            )
+        if self.scheduler.type == "sge":
+            for index, part in enumerate(self.partitions):
+                if part.parallel_environment is None:
+                    found.append(
+                        (
+                            ("partitions", index),
+                            f"Grid Engine needs parallel_environment for '{part.name}'; `qconf -spl` lists them",
+                        )
+                    )
+        if sum(item.default for item in self.projects) > 1:
+            found.append((("projects",), "only one project can be the default"))
+        return found
+
+    # ------------------------------------------------------------------ reading
+    @classmethod
+    def load(cls, path: Path, values: Mapping[str, str] | None = None) -> Centre:
+        """Read a centre's YAML file.
+
+        Parameters
+        ----------
+        path
+            The file.
+        values
+            Values of its variables; defaults come in where none is given, and a variable without either stays as
+            ``{name}`` (see :attr:`unfilled`).
+
+        Raises
+        ------
+        CentreError
+            Lists every problem with line, key, what was expected and the nearest known key.
+        """
+        return cls.from_yaml(read_yaml(path), values)
+
+    @classmethod
+    def from_yaml(cls, file: LocatedYaml, values: Mapping[str, str] | None = None) -> Centre:
+        """Make a centre of a file that was read; see :meth:`load`."""
+        values = dict(values or {})
+        problems: list[Problem] = [*file.problems, *variable_problems(file, values)]
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise CentreError(f"cannot read {path}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise CentreError(f"{path} is not valid YAML: {error}") from error
-        if not isinstance(data, dict):
-            raise CentreError(f"{path}: expected a mapping of blocks, found {type(data).__name__}")
-        try:
-            return cls.model_validate(data)
+            centre = cls.model_validate(fill(file.data, {**_defaults(file.data), **values}), context=_READER)
+            problems += [file.problem(path, message) for path, message in centre.cross_problems()]
         except ValidationError as error:
-            raise CentreError(f"{path}: " + "; ".join(_describe(item) for item in error.errors())) from error
+            raise CentreFileError(
+                file.path, [*problems, *validation_problems(error, cls, file, ())], _HINT
+            ) from error
+        if problems:
+            raise CentreFileError(file.path, problems, _HINT)
+        return centre
 
 
-def _describe(item: object) -> str:
-    assert isinstance(item, dict)
-    location = item["loc"]
-    key = ".".join(str(part) for part in location) or "(top level)"
-    if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key{did_you_mean(str(location[-1]), _known(location[:-1]))}"
-    found = "" if item["type"] == "missing" else f", found {item['input']!r}"
-    return f"{key}: {item['msg']}{found}"
+def read_yaml(path: Path) -> LocatedYaml:
+    """Read the YAML of a profile, with lines; what it says is checked by :meth:`Centre.from_yaml`.
+
+    Raises
+    ------
+    CentreError
+        If the file is missing or no YAML mapping.
+    """
+    try:
+        file = load_yaml(Path(path))
+    except InputError as error:
+        raise CentreError(error.message, error.hint) from error
+    if not isinstance(file.data, dict):
+        raise CentreFileError(
+            path, [file.problem((), f"expected a mapping that begins with 'schema: {SCHEMA}'")], _HINT
+        )
+    if "schema" not in file.data:
+        file.problems.append(file.problem((), f"the key 'schema' is missing; begin with 'schema: {SCHEMA}'"))
+    return file
 
 
-def _known(location: tuple[object, ...]) -> list[str]:
-    blocks: dict[str, type[BaseModel]] = {
-        "centre": CentreBlock,
-        "login": LoginBlock,
-        "scheduler": SchedulerBlock,
-        "partitions": PartitionBlock,
-        "storage": StorageBlock,
-        "launch": LaunchBlock,
+def _defaults(data: dict[str, Any]) -> dict[str, str]:
+    declared = data.get("variables")
+    if not isinstance(declared, dict):
+        return {}
+    return {
+        name: str(item["default"])
+        for name, item in declared.items()
+        if isinstance(item, dict) and item.get("default") is not None
     }
-    model = blocks.get(str(location[0]), Centre) if location else Centre
-    return [field.alias or name for name, field in model.model_fields.items()]
