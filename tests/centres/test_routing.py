@@ -50,6 +50,7 @@ some_centres = st.lists(
         in_flight_core_s=st.floats(0, 1e6),
         quota_left_core_s=st.sampled_from([0.0, 100.0, 5000.0, np.inf]),
         factors=st.dictionaries(st.sampled_from(["w", "v"]), st.floats(0.1, 10)),
+        blocked=st.dictionaries(st.sampled_from(["w", "x", ""]), st.just("disk full"), max_size=1),
     ),
     max_size=5,
     unique_by=lambda centre: centre.id,
@@ -70,7 +71,7 @@ some_groups = st.lists(
 
 
 @st.composite
-def demands(draw: st.DrawFn, n_centres: int) -> Demand:
+def demands(draw: st.DrawFn) -> Demand:
     groups = draw(some_groups)
     n = draw(st.integers(0, 30))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -82,7 +83,6 @@ def demands(draw: st.DrawFn, n_centres: int) -> Demand:
         gpus=rng.choice([0, 0, 2], n),
         memory_gb=rng.choice([0.0, 100.0], n),
         walltime_s=rng.choice([0.0, 3600.0], n),
-        excluded=rng.random((n, n_centres)) < 0.1,
     )
 
 
@@ -91,7 +91,7 @@ def demands(draw: st.DrawFn, n_centres: int) -> Demand:
 def test_what_never_happens(data: st.DataObject) -> None:
     """Every promise of the filters holds for what was chosen, and a task is left out only if nothing fits."""
     centres = data.draw(some_centres)
-    demand = data.draw(demands(len(centres)))
+    demand = data.draw(demands())
     decision = route(demand, centres)
     spent = dict.fromkeys((centre.id for centre in centres), 0.0)
     for i in range(len(demand)):
@@ -104,7 +104,7 @@ def test_what_never_happens(data: st.DataObject) -> None:
         assert GRADES.index(centre.clearance) >= GRADES.index(group.grade)
         assert group.allow is None or centre.id in group.allow
         assert centre.id not in group.deny
-        assert not demand.excluded[i, centres.index(centre)]
+        assert not {"", group.workload} & set(centre.blocked)
         assert centre.codes is None or group.codes <= centre.codes
         assert partition.codes is None or group.codes <= partition.codes
         assert demand.cores[i] <= partition.cores * partition.max_nodes
@@ -125,9 +125,9 @@ def test_what_never_happens(data: st.DataObject) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_it_depends_on_nothing_else(data: st.DataObject) -> None:
-    """Centres in another order: the same charge, load and choice, as far as no two are equal."""
+    """Asked twice, it decides the same: nothing is kept between two calls."""
     centres = data.draw(some_centres)
-    demand = replace(data.draw(demands(len(centres))), excluded=None)
+    demand = data.draw(demands())
     first, second = route(demand, centres), route(demand, centres)
     assert np.array_equal(first.column, second.column)
     assert np.array_equal(first.reasons, second.reasons)
@@ -199,6 +199,7 @@ REFUSALS = [
     ("quota", {"quota_left_core_s": 1800.0}, {}, {}, "needs 1 core-hours, the quota leaves 0.5"),
     ("down", {"up": False, "why": "does not answer since 12:00"}, {}, {}, "does not answer since 12:00"),
     ("partition", {"up": False}, {}, {}, "partition cpu starts no jobs"),
+    ("blocked", {"blocked": {"w": "disk full"}}, {}, {}, "left alone after a failure: disk full"),
     ("denied", {}, {"deny": frozenset({"here"})}, {}, "denies"),
     ("allowed", {}, {"allow": frozenset({"there"})}, {}, "does not allow"),
 ]

@@ -45,7 +45,7 @@ class Reason(IntEnum):
     FITS = 0
     NOT_ALLOWED = 1
     DENIED = 2
-    EXCLUDED = 3
+    BLOCKED = 3
     CLEARANCE = 4
     CODE = 5
     CORES = 6
@@ -116,6 +116,8 @@ class CentreState:
         What the project's quota leaves after what was used and what is in flight, in core-seconds.
     factors
         Workload → core-seconds used per core-second estimated, measured; 1 where nothing was measured.
+    blocked
+        Workload (empty: all) → why the centre is left alone for a while.
     """
 
     id: str
@@ -128,6 +130,7 @@ class CentreState:
     in_flight_core_s: float = 0.0
     quota_left_core_s: float = np.inf
     factors: Mapping[str, float] = field(default_factory=dict)
+    blocked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,6 @@ class Demand:
         ``i4[n]``.
     memory_gb, walltime_s
         ``f8[n]``; 0 is "whatever there is".
-    excluded
-        ``bool[n, centres]``, centres that have failed this task already; None is nowhere.
     """
 
     groups: Sequence[Group]
@@ -181,7 +182,6 @@ class Demand:
     gpus: np.ndarray
     memory_gb: np.ndarray
     walltime_s: np.ndarray
-    excluded: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.core_s)
@@ -197,7 +197,6 @@ class Demand:
         gpus: Sequence[int] | np.ndarray | int = 0,
         memory_gb: Sequence[float] | np.ndarray | float = 0.0,
         walltime_s: Sequence[float] | np.ndarray | float = 0.0,
-        excluded: np.ndarray | None = None,
     ) -> Demand:
         """Return demands from sequences or single values.
 
@@ -222,7 +221,6 @@ class Demand:
             column(gpus, np.int32),
             column(memory_gb, float),
             column(walltime_s, float),
-            excluded,
         )
 
 
@@ -303,7 +301,7 @@ class Decision:
         texts: dict[Reason, Callable[[], str]] = {
             Reason.NOT_ALLOWED: lambda: "the campaign does not allow it",
             Reason.DENIED: lambda: "the campaign denies it",
-            Reason.EXCLUDED: lambda: "this batch has failed there before",
+            Reason.BLOCKED: lambda: f"left alone after a failure: {_blocked(centre, group)}",
             Reason.CLEARANCE: lambda: f"cleared for '{centre.clearance}' data, these are '{group.grade}'",
             Reason.CODE: lambda: f"has no code {missing or 'of this kind in ' + partition.name}",
             Reason.CORES: lambda: (
@@ -328,6 +326,10 @@ class Decision:
 
 def _factor(centre: CentreState, group: Group) -> float:
     return centre.factors.get(group.workload, 1.0)
+
+
+def _blocked(centre: CentreState, group: Group) -> str:
+    return centre.blocked.get("") or centre.blocked.get(group.workload, "")
 
 
 def _columns(centres: Sequence[CentreState]) -> Iterator[tuple[int, int, CentreState, PartitionState]]:
@@ -357,11 +359,11 @@ def route(demand: Demand, centres: Sequence[CentreState]) -> Decision:
     reasons = np.zeros((n, m), dtype=np.uint8)
     work = np.zeros((n, m))
     cost = np.zeros((n, m))
-    for k, (c, _, centre, partition) in enumerate(columns):
+    for k, (_, _, centre, partition) in enumerate(columns):
         factor = np.array([_factor(centre, group) for group in demand.groups])
         work[:, k] = demand.core_s * factor[demand.group]
         cost[:, k] = work[:, k] / 3600 * _price(demand, partition)
-        reasons[:, k] = _filter(demand, c, centre, partition, work[:, k])
+        reasons[:, k] = _filter(demand, centre, partition, work[:, k])
     chosen = np.full(n, -1, dtype=np.int32)
     if n and m:
         _place(demand, columns, reasons, work, cost, chosen)
@@ -381,9 +383,7 @@ def _price(demand: Demand, partition: PartitionState) -> np.ndarray:
     return np.full(len(demand), partition.per_hour)
 
 
-def _filter(
-    demand: Demand, index: int, centre: CentreState, partition: PartitionState, work: np.ndarray
-) -> np.ndarray:
+def _filter(demand: Demand, centre: CentreState, partition: PartitionState, work: np.ndarray) -> np.ndarray:
     """The first reason against a partition, u1[n]."""
     kind = np.zeros(len(demand.groups), dtype=np.uint8)
     rank = GRADES.index(centre.clearance)
@@ -392,6 +392,8 @@ def _filter(
             kind[g] = Reason.NOT_ALLOWED
         elif centre.id in group.deny:
             kind[g] = Reason.DENIED
+        elif _blocked(centre, group):
+            kind[g] = Reason.BLOCKED
         elif GRADES.index(group.grade) > rank:
             kind[g] = Reason.CLEARANCE
         elif (centre.codes is not None and not group.codes <= centre.codes) or (
@@ -399,10 +401,6 @@ def _filter(
         ):
             kind[g] = Reason.CODE
     found = kind[demand.group]
-    if demand.excluded is not None:
-        # Excluded stands before clearance: the lower number wins.
-        away = demand.excluded[:, index] & ((found == 0) | (found > Reason.EXCLUDED))
-        found = np.where(away, np.uint8(Reason.EXCLUDED), found)
     nodes = np.maximum(1, -(-demand.cores // partition.cores))
     up = centre.up and partition.up and partition.nodes > 0
     checks = (
