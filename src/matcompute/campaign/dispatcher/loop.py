@@ -53,6 +53,8 @@ class Dispatcher:
 
     #: Seconds between two looks at the daemon, at running jobs, and signs of life in the tables.
     HEALTH_S, PROGRESS_S, HEARTBEAT_S = 3.0, 1.0, 2.0
+    #: Longest pause between two looks.
+    PAUSE_S = 1.0
     #: Seconds until a batch that could not be recorded is looked at again.
     AGAIN_S = 30.0
     #: Seconds without work before the end: the user's next command finds a warm dispatcher.
@@ -80,15 +82,17 @@ class Dispatcher:
         self.workspace.load_profile()
         self._start_daemon()
         self._reconcile()
-        worked = time.monotonic()
+        worked, pause = time.monotonic(), self.interval
         while not self.stopping:
             moved = self.step()
             if moved or self._has_work():
                 worked = time.monotonic()
             elif time.monotonic() - worked > self.LINGER_S and self._leave():
                 break
+            # Looking takes the cores' time from the jobs: less often while nothing happens.
+            pause = self.interval if moved else min(pause * 1.25, self.PAUSE_S)
             if not moved:
-                time.sleep(self.interval)
+                time.sleep(pause)
         if self._daemon is not None:
             self._daemon.join()
         self._announce("exited")
