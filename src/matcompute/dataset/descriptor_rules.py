@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 
 from matcompute.dataset.block_sparse import LAYOUT
+from matcompute.dataset.descriptor_info import is_companion
 from matcompute.dataset.h5io import get_attr
 from matcompute.dataset.status import Status
 from matcompute.dataset.violations import Report
@@ -34,6 +35,9 @@ def check_descriptors(file: h5py.File, report: Report) -> None:
             if name.removesuffix("_status") not in group:
                 report.add(path, "descriptor", f"there is no descriptor '{name.removesuffix('_status')}'")
             _status(file, item, path, report)
+        elif is_companion(group, name):
+            if name.endswith("_process"):
+                _process(file, name, item, report)
         elif isinstance(item, h5py.Dataset):
             _dense(file, name, item, report)
         elif get_attr(item, "layout") == LAYOUT:
@@ -47,6 +51,21 @@ def _status(file: h5py.File, item: h5py.Dataset, path: str, report: Report) -> N
         report.add(path, "descriptor", f"shape {item.shape}, type {item.dtype}: expected a status per entry")
         return
     report.rows(path, "flags", item[:] > max(Status), "is no known status")
+
+
+def _process(file: h5py.File, name: str, item: h5py.Dataset, report: Report) -> None:
+    if item.shape != file["entries/id"].shape or item.dtype.kind != "i":
+        text = f"shape {item.shape}, type {item.dtype}: expected a process per entry"
+        report.add(item.name, "descriptor", text)
+        return
+    processes = file["provenance/process_uuid"].shape[0]
+    found = item[:]
+    outside = (found < -1) | (found >= processes)
+    report.rows(item.name, "index", outside, f"points outside the {processes} rows of /provenance")
+    status = file["descriptors"].get(f"{name.removesuffix('_process')}_status")
+    if processes and status is not None and status.shape == found.shape:
+        orphan = (found == -1) & (status[:] == Status.OK)
+        report.rows(item.name, "provenance", orphan, "a descriptor without the process that made it")
 
 
 def _rows(file: h5py.File, item: h5py.Dataset | h5py.Group) -> int | None:

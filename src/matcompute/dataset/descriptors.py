@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,14 @@ import h5py
 import numpy as np
 
 from matcompute.dataset.block_sparse import LAYOUT, BlockSparse, read_block_sparse, write_block_sparse
+from matcompute.dataset.columns import Column
+from matcompute.dataset.descriptor_info import (
+    COMPANIONS,
+    DescriptorInfo,
+    is_companion,
+    write_info,
+    write_labels,
+)
 from matcompute.dataset.errors import DatasetError, unknown_name
 from matcompute.dataset.h5io import (
     ENTRY_CHUNK,
@@ -27,27 +35,34 @@ from matcompute.dataset.writer import DatasetWriter
 
 __all__ = [
     "BlockSparse",
+    "DescriptorInfo",
     "descriptor_names",
+    "descriptor_process",
     "descriptor_status",
     "read_descriptor",
     "remove_descriptor",
     "write_block_sparse",
     "write_dense",
+    "write_descriptor",
+    "write_process",
     "write_status",
 ]
 
 _BYTES = 1 << 20
+#: Rows of an array that are handed on at once.
+_ROWS = 4096
 
 
 def write_dense(
     writer: DatasetWriter,
     name: str,
-    values: np.ndarray,
+    values: np.ndarray | Iterable[np.ndarray],
     *,
     per: Literal["entry", "site"] = "entry",
     units: str = "1",
     long_name: str = "",
     features: Sequence[str] = (),
+    dtype: np.dtype | str | None = None,
 ) -> None:
     """Store one row per entry (averaged descriptors) or, as an explicit choice, per site.
 
@@ -61,39 +76,69 @@ def write_dense(
     name
         Name of the descriptor.
     values
-        [N, F], or [M, F] per site.
+        [N, F], or [M, F] per site; or parts of it in order (written as they come, so that not all need fit into
+        memory).
     per
         What a row belongs to.
     units, long_name
         Attributes.
     features
-        Name of each of the F columns.
+        Name of each of the F columns; so many that an attribute has no room for them go into
+        ``/descriptors/<name>_label``.
+    dtype
+        ``f8`` or ``f4`` of rows per entry; by default that of the first part.
+
+    Raises
+    ------
+    DatasetError
+        If there are not as many rows as entries or sites, or not as many names as columns.
     """
     file = writer.file
     rows = len(writer) if per == "entry" else writer.n_sites
-    if values.ndim != 2 or values.shape[0] != rows:
-        raise DatasetError(f"descriptor '{name}' has shape {values.shape}, expected ({rows}, features)")
-    if features and len(features) != values.shape[1]:
+    if isinstance(values, np.ndarray):
+        if values.ndim != 2 or values.shape[0] != rows:
+            raise DatasetError(f"descriptor '{name}' has shape {values.shape}, expected ({rows}, features)")
+        values = _parts(values)
+    column: Column | None = None
+    for part in values:
+        if column is None:
+            if features and len(features) != part.shape[1]:
+                raise DatasetError(
+                    f"descriptor '{name}' has {part.shape[1]} features and {len(features)} feature names"
+                )
+            column = _dense_column(file, name, part.shape[1], np.dtype(dtype or part.dtype), per)
+        if part.shape[1:] != column.tail:
+            raise DatasetError(f"descriptor '{name}': parts have {part.shape[1:]} and {column.tail} columns")
+        column.append(part)
+    if column is None:
+        column = _dense_column(file, name, len(features), np.dtype(dtype or "f8"), per)
+    column.finish()
+    if column.rows != rows:
         raise DatasetError(
-            f"descriptor '{name}' has {values.shape[1]} features and {len(features)} feature names"
+            f"descriptor '{name}' has {column.rows} rows, expected {rows} (features of one {per} each)"
         )
-    group = file.require_group("descriptors")
-    width = max(values.shape[1], 1)
-    dtype: np.dtype = np.dtype("f4") if per == "site" else values.dtype
-    chunk = _chunk(ENTRY_CHUNK if per == "entry" else SITE_CHUNK, width * dtype.itemsize)
-    dataset = make_dataset(
-        group, name, dtype, (values.shape[1],), chunk, **({"level": None} if per == "site" else {})
-    )
-    dataset.resize(rows, axis=0)
-    for start in range(0, rows, chunk * 16):
-        dataset[start : start + chunk * 16] = values[start : start + chunk * 16]
     set_scale(file, per, rows)
-    set_scale(file, f"{name}_feature", values.shape[1])
-    attach(file, dataset, (per, f"{name}_feature"))
+    set_scale(file, f"{name}_feature", column.tail[0])
+    attach(file, column.dataset, column.dims)
     for key, value in (("units", units), ("long_name", long_name or name), ("per", per)):
-        set_attr(dataset, key, value)
-    if features:
-        set_attr(dataset, "features", list(features))
+        set_attr(column.dataset, key, value)
+    write_labels(file, name, features)
+
+
+def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
+    return (values[start : start + _ROWS] for start in range(0, max(len(values), 1), _ROWS))
+
+
+def _dense_column(
+    file: h5py.File, name: str, width: int, dtype: np.dtype, per: Literal["entry", "site"]
+) -> Column:
+    kind = np.dtype("f4") if per == "site" else dtype
+    chunk = _chunk(ENTRY_CHUNK if per == "entry" else SITE_CHUNK, max(width, 1) * kind.itemsize)
+    group = file.require_group("descriptors")
+    dims = (per, f"{name}_feature")
+    # Rows of entries that are added later are NaN.
+    more = {"level": None} if per == "site" else {}
+    return Column(group, name, kind, (width,), chunk, dims, np.nan, **more)
 
 
 def read_descriptor(
@@ -146,7 +191,43 @@ def read_descriptor(
 def descriptor_names(dataset: Dataset) -> list[str]:
     """Return the names of the descriptors of a file."""
     group = dataset.file.get("descriptors", {})
-    return [name for name in group if not _is_status(group, name)]
+    return [name for name in group if not is_companion(group, name)]
+
+
+def write_descriptor(
+    writer: DatasetWriter,
+    info: DescriptorInfo,
+    parts: Iterable[np.ndarray] | Iterable[BlockSparse],
+    *,
+    status: np.ndarray | None = None,
+    process: np.ndarray | None = None,
+) -> None:
+    """Store a descriptor with everything that is known about it.
+
+    Parameters
+    ----------
+    writer
+        An open writer; all entries are appended already.
+    info
+        Its name, kernel, parameters, columns; ``layout`` says what the parts are.
+    parts
+        Its rows, part by part.
+    status
+        What became of each entry, u1[N].
+    process
+        Row of the provenance that gave each entry's rows, i4[N]; -1 where none.
+    """
+    more = {"per": info.per, "units": info.units, "long_name": info.long_name}
+    if info.layout == "dense":
+        write_dense(writer, info.name, parts, features=info.labels, dtype=info.dtype, **more)  # type: ignore[arg-type]
+    else:
+        write_block_sparse(writer, info.name, parts, **more)  # type: ignore[arg-type]
+        write_labels(writer.file, info.name, info.labels)
+    write_info(writer.file, info)
+    if status is not None:
+        write_status(writer, info.name, status)
+    if process is not None:
+        write_process(writer, info.name, process)
 
 
 def descriptor_status(dataset: Dataset, name: str, rows: Rows = None) -> np.ndarray:
@@ -192,13 +273,38 @@ def write_status(writer: DatasetWriter, name: str, status: np.ndarray) -> None:
     set_attr(item, "flag_meanings", " ".join(s.label for s in Status))
 
 
+def descriptor_process(dataset: Dataset, name: str, rows: Rows = None) -> np.ndarray:
+    """Return the row of the provenance that gave a descriptor of each entry, i4[n]; -1 where unknown."""
+    _item(dataset, name)
+    process = dataset.file["descriptors"].get(f"{name}_process")
+    chosen = resolve_rows(rows, len(dataset))
+    if process is None:
+        return np.full(len(np.arange(len(dataset))[chosen]), -1, dtype="i4")
+    return take(process, chosen)
+
+
+def write_process(writer: DatasetWriter, name: str, process: np.ndarray) -> None:
+    """Store which process gave a descriptor of each entry (i4[N]) as ``/descriptors/<name>_process``."""
+    if process.shape != (len(writer),):
+        raise DatasetError(
+            f"process of descriptor '{name}' has shape {process.shape}, expected ({len(writer)},)"
+        )
+    item = make_dataset(writer.file["descriptors"], f"{name}_process", "i4", (), ENTRY_CHUNK, fill=-1)
+    item.resize(len(process), axis=0)
+    if len(process):
+        item[...] = process
+    attach(writer.file, item, ("entry",))
+    set_attr(item, "long_name", "row of /provenance, -1 none")
+    set_attr(item, "units", "1")
+
+
 def remove_descriptor(writer: DatasetWriter, name: str) -> None:
     """Remove a descriptor, its status and its dimensions; nothing happens if there is none.
 
     HDF5 gives no room back within a file: one that is overwritten often is worth a ``matcompute dataset merge``.
     """
     group = writer.file.get("descriptors", {})
-    for part in (name, f"{name}_status"):
+    for part in (name, *(f"{name}{suffix}" for suffix in COMPANIONS)):
         if part in group:
             for item in _datasets(group[part]):
                 for axis in range(item.ndim):
@@ -216,10 +322,6 @@ def _datasets(item: h5py.Dataset | h5py.Group) -> list[h5py.Dataset]:
         if isinstance(item, h5py.Dataset)
         else [x for x in item.values() if isinstance(x, h5py.Dataset)]
     )
-
-
-def _is_status(group: h5py.Group, name: str) -> bool:
-    return name.endswith("_status") and name.removesuffix("_status") in group
 
 
 def _item(dataset: Dataset, name: str) -> h5py.Dataset | h5py.Group:

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from matcompute.dataset import tables
+from matcompute.dataset.descriptor_info import DescriptorInfo, is_companion, read_info
 from matcompute.dataset.entry import Entry
 from matcompute.dataset.errors import DatasetError, unknown_name
 from matcompute.dataset.h5io import get_attr, read, to_text
@@ -104,6 +105,12 @@ class Dataset:
                     found[base] = _info(self.file[group][base], base, per)
                     break
         return found
+
+    @cached_property
+    def descriptors(self) -> dict[str, DescriptorInfo]:
+        """The descriptors that this file holds, by name (:mod:`matcompute.dataset.descriptors` reads their values)."""
+        group = self.file.get("descriptors", {})
+        return {name: read_info(self.file, name) for name in group if not is_companion(group, name)}
 
     @cached_property
     def methods(self) -> list[Method]:

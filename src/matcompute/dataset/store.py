@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from matcompute.dataset.columns import Column, TextColumn
+from matcompute.dataset.descriptor_info import pad_descriptors
 from matcompute.dataset.errors import DatasetError
 from matcompute.dataset.h5io import ENTRY_CHUNK, SITE_CHUNK, attach, set_attr, set_scale, text_dtype
 from matcompute.dataset.layout import ENTRY_COLUMNS, TEXT_COLUMNS
@@ -223,6 +224,7 @@ class ColumnStore:
             column.pad(self.sites if key.startswith("sites/") else self.rows)
             column.finish()
             attach(self.file, column.dataset, column.dims)
+        pad_descriptors(self.file, self.rows, self.sites)
         for text in self._text.values():
             text.finish()
             attach(self.file, text.dataset, text.dims)

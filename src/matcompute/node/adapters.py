@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,8 +18,20 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
 
     from matcompute.dataset import PropertyInfo
+    from matcompute.dataset.descriptors import BlockSparse
+    from matcompute_kernels import Batch
 
-__all__ = ["CalculatorAdapter", "Deadline", "Parameters", "TaskAdapter", "TaskResult", "file_sha256"]
+__all__ = [
+    "CalculatorAdapter",
+    "Deadline",
+    "DescriptorOutput",
+    "NoCalculator",
+    "Parameters",
+    "StructureTask",
+    "TaskAdapter",
+    "TaskResult",
+    "file_sha256",
+]
 
 
 class Parameters(BaseModel):
@@ -65,6 +77,8 @@ class TaskResult:
         The final structure (the input one for tasks that do not move atoms).
     message
         Why the status is not ``ok``; empty otherwise.
+    descriptor
+        The structure's row (or a row per site) of the task's descriptor, see :meth:`TaskAdapter.descriptor`.
     """
 
     status: int
@@ -72,6 +86,37 @@ class TaskResult:
     site_values: dict[str, np.ndarray] = field(default_factory=dict)
     atoms: Atoms | None = None
     message: str = ""
+    descriptor: np.ndarray | BlockSparse | None = None
+
+
+@dataclass(frozen=True)
+class DescriptorOutput:
+    """What ``/descriptors/<stage>`` says about the values of a task that gives some.
+
+    Parameters
+    ----------
+    kernel
+        Name of the descriptor.
+    parameters
+        All of them, in JSON values.
+    per
+        Whether a row belongs to an entry or to a site.
+    units, long_name, definition
+        As for properties.
+    labels
+        Name of each column.
+    dtype
+        ``f8`` or ``f4``.
+    """
+
+    kernel: str
+    parameters: dict[str, Any]
+    per: Literal["entry", "site"] = "entry"
+    units: str = "1"
+    long_name: str = ""
+    definition: str = ""
+    labels: tuple[str, ...] = ()
+    dtype: str = "f8"
 
 
 class CalculatorAdapter(ABC):
@@ -159,6 +204,44 @@ class TaskAdapter(ABC):
     title: ClassVar[str] = ""
     #: Pydantic model of the task's parameters.
     Parameters: ClassVar[type[Parameters]] = Parameters
+    #: Whether a stage of this task names a calculator.
+    needs_calculator: ClassVar[bool] = True
+
+    def model_for(self, values: Mapping[str, Any]) -> type[BaseModel]:
+        """Return the model of the parameters that a user has written, where it depends on one of them.
+
+        Raises
+        ------
+        matcompute.errors.InputError
+            If that one names nothing; ``key`` attributes are the caller's concern.
+        """
+        return self.Parameters
+
+    def resolve(self, parameters: Any, species: Sequence[str], n_atoms_max: int) -> Any:
+        """Return the parameters with what depends on all structures of a campaign filled in.
+
+        Parameters
+        ----------
+        parameters
+            Of ``Parameters``.
+        species
+            Chemical symbols that the structures hold.
+        n_atoms_max
+            Sites of the largest of them.
+        """
+        return parameters
+
+    def default_name(self, parameters: Any) -> str:
+        """Return the name of a stage that the user gives none."""
+        return self.name
+
+    def descriptor(self, parameters: Any) -> DescriptorOutput | None:
+        """Return the description of the descriptor that the task gives; None if it gives none."""
+        return None
+
+    def result_bytes(self, parameters: Any, n_sites: float) -> float:
+        """Return about how many bytes the results of a structure take: batches are kept small enough for memory."""
+        return 1e3
 
     @abstractmethod
     def output_names(self, parameters: Any) -> Sequence[str]:
@@ -190,6 +273,69 @@ class TaskAdapter(ABC):
         deadline
             To be asked (``deadline.check()``) between evaluations.
         """
+
+
+class StructureTask(TaskAdapter):
+    """Base of tasks that need no calculator: they work on the packed structure."""
+
+    needs_calculator = False
+    #: Distribution whose version is recorded in ``/methods``.
+    package: ClassVar[str] = "matcompute"
+
+    @abstractmethod
+    def run_structure(
+        self, batch: Batch, parameters: Any, deadline: Deadline, *, threads: int = 1
+    ) -> TaskResult:
+        """Compute one structure (a batch of one)."""
+
+    @abstractmethod
+    def seconds(self, parameters: Any, n_sites: np.ndarray) -> np.ndarray:
+        """Return the estimated core-seconds of structures with so many sites."""
+
+    def method(self, parameters: Any) -> dict[str, Any]:
+        """Return what ``/methods`` records besides package, version and parameters (``name``, ``model``)."""
+        return {"name": self.name}
+
+    def preload(self, parameters: Any) -> None:
+        """Import what workers need before they are forked; start no threads."""
+
+    def evaluations(self, parameters: Any) -> float:
+        return 0.0
+
+    def run(self, atoms: Atoms, calc: BaseCalculator, parameters: Any, deadline: Deadline) -> TaskResult:
+        from matcompute_kernels import Batch
+
+        return self.run_structure(Batch.from_atoms([atoms]), parameters, deadline)
+
+
+class NoCalculator(CalculatorAdapter):
+    """Stands where a calculator stands, in jobs of a task that needs none.
+
+    Parameters
+    ----------
+    task, parameters
+        The task, and its checked parameters.
+    """
+
+    def __init__(self, task: StructureTask, parameters: Any) -> None:
+        from matcompute_kernels.elements import SYMBOLS
+
+        self.task, self.parameters = task, parameters
+        self.name = str(task.method(parameters)["name"])  # type: ignore[misc]
+        self.package = task.package  # type: ignore[misc]
+        self.species = frozenset(SYMBOLS)  # type: ignore[misc]
+
+    def fork_safe(self, parameters: Mapping[str, Any]) -> bool:
+        return True
+
+    def load(self, parameters: Mapping[str, Any], model_path: Path | None, threads: int) -> Any:
+        return None
+
+    def evaluation_cost(self, n_sites: int | np.ndarray) -> Any:
+        return 0.0
+
+    def method(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return {"model": "", "functional": ""} | self.task.method(self.parameters)
 
 
 def file_sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from matcompute.dataset import Status
+from matcompute.node.adapters import StructureTask
 from matcompute.node.deadline import Stopped, StructureDeadline, TimedOut
 from matcompute.node.errors import NodeError
 from matcompute.node.records import Record
@@ -73,6 +74,14 @@ def check_input(job: Job, index: int) -> tuple[Status, str] | None:
 
 
 def _run(job: Job, index: int, deadline: StructureDeadline, record: Record) -> None:
+    if isinstance(job.task, StructureTask):
+        one = job.batch[index]
+        _fill(
+            record,
+            job.task.run_structure(one, job.parameters, deadline, threads=job.spec.threads),
+            one.numbers,
+        )
+        return
     atoms = job.batch.to_atoms(index)
     calc = job.calculator()
     # A calculator that remembers the last structure (neighbour lists) could make results depend on the order.
@@ -89,6 +98,8 @@ def _fill(record: Record, result: TaskResult, numbers: np.ndarray) -> None:
     record.status, record.message = Status(result.status), result.message
     record.values = {name: np.asarray(value) for name, value in result.values.items()}
     record.site_values = {name: np.asarray(value) for name, value in result.site_values.items()}
+    if result.descriptor is not None:
+        record.keep_descriptor(result.descriptor)
     for name, array in record.site_values.items():
         if len(array) != len(numbers):
             raise ValueError(f"task gave {len(array)} values of '{name}' for {len(numbers)} sites")

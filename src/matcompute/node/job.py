@@ -14,9 +14,15 @@ from pydantic import ValidationError
 
 from matcompute import plugins
 from matcompute.errors import InputError, MatcomputeError
-from matcompute.node.adapters import CalculatorAdapter, TaskAdapter, file_sha256
+from matcompute.node.adapters import (
+    CalculatorAdapter,
+    NoCalculator,
+    StructureTask,
+    TaskAdapter,
+    file_sha256,
+)
 from matcompute.node.errors import ModelError, TaskFileError, UnavailableError
-from matcompute.node.taskfile import TaskFile, describe_validation
+from matcompute.node.taskfile import CalculatorSpec, TaskFile, describe_validation
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
@@ -42,7 +48,7 @@ class Job:
     task, parameters
         The task's adapter and its checked parameters.
     adapter, calculator_parameters
-        The calculator's adapter and its checked parameters.
+        The calculator's adapter and its checked parameters (:class:`NoCalculator` if the task needs none).
     model_path, model_sha256
         Weights in use (the shipped ones unless the task file names others); None for a model without a file.
     ids, batch
@@ -84,10 +90,14 @@ class Job:
         spec = spec.model_copy(update=changes)
         folder = path.parent
         task = load_adapter("matcompute.tasks", spec.task)
-        parameters = _validate(task.Parameters, spec.parameters, path, "parameters")
-        adapter = load_adapter("matcompute.calculators", spec.calculator.name)
+        try:
+            model = task.model_for(spec.parameters)
+        except InputError as error:
+            raise TaskFileError(f"{path}: parameters: {error.message}", hint=error.hint) from error
+        parameters = _validate(model, spec.parameters, path, "parameters")
+        adapter, calculator = _calculator_of(spec, task, parameters, path)
         calculator_parameters = _validate(
-            adapter.Parameters, spec.calculator.parameters, path, "calculator.parameters"
+            adapter.Parameters, calculator.parameters, path, "calculator.parameters"
         )
         if not adapter.available():
             raise UnavailableError(
@@ -95,7 +105,7 @@ class Job:
                 hint=f"pip install {adapter.package} on the compute node",
             )
         calculator_values = calculator_parameters.model_dump(mode="json")
-        model_path, model_sha256 = _find_model(folder, spec, adapter, calculator_values)
+        model_path, model_sha256 = _find_model(folder, calculator, adapter, calculator_values)
         ids, batch = _read_shard(folder / spec.structures)
         job = cls(
             folder, spec, task, parameters, adapter, calculator_values, model_path, model_sha256, ids, batch
@@ -135,6 +145,8 @@ class Job:
 
     def costs(self) -> np.ndarray:
         """Return the estimated time of each structure in s on one core, f8[N]."""
+        if isinstance(self.task, StructureTask):
+            return np.asarray(self.task.seconds(self.parameters, self.batch.n_sites), dtype=float)
         per_evaluation = np.asarray(self.adapter.evaluation_cost(self.batch.n_sites), dtype=float)
         return np.broadcast_to(per_evaluation * self.task.evaluations(self.parameters), (len(self.ids),))
 
@@ -154,6 +166,9 @@ class Job:
 
     def preload(self) -> None:
         """Import what workers need, and the calculator if that is safe, before they are forked from this process."""
+        if isinstance(self.task, StructureTask):
+            self.task.preload(self.parameters)
+            return
         import ase.filters
         import ase.optimize  # noqa: F401
 
@@ -207,13 +222,27 @@ def _validate(model: type[Any], values: dict[str, Any], path: Path, key: str) ->
         raise TaskFileError(f"{path}: " + describe_validation(error, model, prefix=key)) from error
 
 
+def _calculator_of(
+    spec: TaskFile, task: TaskAdapter, parameters: Any, path: Path
+) -> tuple[CalculatorAdapter, CalculatorSpec]:
+    """Return the calculator's adapter and what the task file says of it."""
+    if isinstance(task, StructureTask):
+        if spec.calculator is not None:
+            raise TaskFileError(f"{path}: calculator: task '{task.name}' needs none")
+        none = NoCalculator(task, parameters)
+        return none, CalculatorSpec(name=none.name)
+    if spec.calculator is None:
+        raise TaskFileError(f"{path}: calculator: task '{task.name}' needs one")
+    return load_adapter("matcompute.calculators", spec.calculator.name), spec.calculator
+
+
 def _find_model(
-    folder: Path, spec: TaskFile, adapter: CalculatorAdapter, parameters: dict[str, Any]
+    folder: Path, calculator: CalculatorSpec, adapter: CalculatorAdapter, parameters: dict[str, Any]
 ) -> tuple[Path | None, str | None]:
-    wanted = spec.calculator.model_sha256
+    wanted = calculator.model_sha256
     path = adapter.model_path(parameters)
-    if spec.calculator.model is not None:
-        path = folder / spec.calculator.model
+    if calculator.model is not None:
+        path = folder / calculator.model
         origin = "calculator.model of the task file"
     else:
         origin = f"the weights that ship with '{adapter.package}'"

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matcompute.dataset.descriptors import BlockSparse
 
 __all__ = ["Record", "pack_arrays", "unpack_arrays"]
 
@@ -31,6 +35,9 @@ class Record:
         Entry-level (any shape) and per-site ([n_sites, ...]) results.
     positions, cell
         The final structure in Å (float64 [n_sites, 3] and [3, 3]); None where it is the input's.
+    descriptor
+        Rows of the task's descriptor: ``values``, or the arrays of a
+        :class:`~matcompute.dataset.descriptors.BlockSparse`; empty if there is none.
     """
 
     entry_id: str
@@ -44,11 +51,21 @@ class Record:
     site_values: dict[str, np.ndarray] = field(default_factory=dict)
     positions: np.ndarray | None = None
     cell: np.ndarray | None = None
+    descriptor: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def keep_descriptor(self, rows: np.ndarray | BlockSparse) -> None:
+        """Take over rows of a descriptor."""
+        if isinstance(rows, np.ndarray):
+            self.descriptor = {"values": rows}
+        else:
+            names = ("ptr", "pairs", "values", "kinds", "offset")
+            self.descriptor = {name: getattr(rows, name) for name in names}
 
     def payload(self) -> bytes:
         """Return the arrays as one block of bytes."""
         arrays = {f"v:{name}": array for name, array in self.values.items()}
         arrays |= {f"s:{name}": array for name, array in self.site_values.items()}
+        arrays |= {f"d:{name}": array for name, array in self.descriptor.items()}
         if self.positions is not None and self.cell is not None:
             arrays |= {"positions": self.positions, "cell": self.cell}
         return pack_arrays(arrays)
@@ -58,6 +75,7 @@ class Record:
         arrays = unpack_arrays(block)
         self.values = {name[2:]: array for name, array in arrays.items() if name.startswith("v:")}
         self.site_values = {name[2:]: array for name, array in arrays.items() if name.startswith("s:")}
+        self.descriptor = {name[2:]: array for name, array in arrays.items() if name.startswith("d:")}
         self.positions, self.cell = arrays.get("positions"), arrays.get("cell")
         return self
 

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matcompute.dataset import Dataset, DatasetWriter, Method, Quality, Status
+from matcompute.dataset.descriptor_info import DescriptorInfo
 from matcompute.errors import MatcomputeError
 from matcompute.node.errors import NodeError, WriteError
 from matcompute_kernels.batch import Batch
 
 if TYPE_CHECKING:
     from matcompute.dataset import PropertyInfo
+    from matcompute.dataset.descriptors import BlockSparse
     from matcompute.node.job import Job
     from matcompute.node.records import Record
 
 __all__ = ["method_of", "write_results"]
 
+#: Structures whose descriptors are put together at once.
+_PART = 512
 #: Columns of ``/entries`` that an entry keeps from the input shard.
 _KEPT = ("source_index", "source_line", "node_uuid", "process_uuid")
 
@@ -80,6 +84,60 @@ def _write(job: Job, records: list[Record]) -> None:
             site_results=site_results,
             entry=entry,
         )
+        _write_descriptor(writer, job, records)
+
+
+def _write_descriptor(writer: DatasetWriter, job: Job, records: list[Record]) -> None:
+    """Write the task's descriptor under the name of the stage, if it has one."""
+    from matcompute.dataset.descriptors import write_descriptor
+
+    described = job.task.descriptor(job.parameters)
+    if described is None:
+        return
+    given = next((record.descriptor for record in records if record.descriptor), None)
+    sparse = given is not None and "kinds" in given
+    fields = {
+        name: getattr(described, name) for name in ("kernel", "parameters", "per", "units", "long_name")
+    }
+    info = DescriptorInfo(
+        name=job.spec.stage or job.task.default_name(job.parameters),
+        n_features=len(described.labels),
+        definition=described.definition,
+        labels=described.labels,
+        layout="block-sparse" if sparse else "dense",
+        dtype=described.dtype,
+        **fields,
+    )
+    sites = job.batch.n_sites if info.per == "site" else np.ones(len(records), dtype=np.int64)
+    rows: Any = _sparse_rows if sparse else _dense_rows
+    parts: Any = (rows(records[a : a + _PART], sites[a : a + _PART], info, given) for a in _starts(records))
+    status = np.array([r.status for r in records], dtype="u1")
+    write_descriptor(writer, info, parts, status=status)
+
+
+def _starts(records: list[Record]) -> range:
+    return range(0, max(len(records), 1), _PART)
+
+
+def _dense_rows(records: list[Record], sites: np.ndarray, info: DescriptorInfo, _: Any) -> np.ndarray:
+    empty = np.full((int(sites.max(initial=0)), info.n_features), np.nan)
+    found = [r.descriptor["values"] if r.descriptor else empty[:n] for r, n in zip(records, sites)]
+    return np.concatenate([*found, empty[:0]])
+
+
+def _sparse_rows(records: list[Record], sites: np.ndarray, _: Any, given: Any) -> BlockSparse:
+    """Return the blocks of some structures; one without a descriptor has rows of no block."""
+    from matcompute.dataset.descriptors import BlockSparse
+
+    sizes = [
+        np.diff(r.descriptor["ptr"]) if r.descriptor else np.zeros(n, "i8") for r, n in zip(records, sites)
+    ]
+    whole = {
+        name: np.concatenate([r.descriptor[name] for r in records if r.descriptor] or [given[name][:0]])
+        for name in ("pairs", "values")
+    }
+    ptr = np.concatenate([[0], np.cumsum(np.concatenate(sizes), dtype=np.int64)])
+    return BlockSparse(ptr, whole["pairs"], whole["values"], given["kinds"], given["offset"])
 
 
 def method_of(job: Job) -> Method:

@@ -99,7 +99,7 @@ def dry_run(path: Path, overrides: Mapping[str, Any] | None = None) -> dict[str,
     refused = [(job.ids[i], *problem) for i in todo if (problem := check_input(job, i)) is not None]
     return {
         "task": job.spec.task,
-        "calculator": job.spec.calculator.name,
+        "calculator": None if job.spec.calculator is None else job.spec.calculator.name,
         "model_sha256": job.model_sha256,
         "structures": len(job.ids),
         "sites": len(job.batch.numbers),

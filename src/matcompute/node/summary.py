@@ -57,7 +57,7 @@ class Summary:
             "task": spec.task,
             "stage": spec.stage,
             "parameters": job.parameters.model_dump(mode="json"),
-            "calculator": spec.calculator.name,
+            "calculator": None if spec.calculator is None else spec.calculator.name,
             "threads": spec.threads,
             "slots": spec.slots,
             "code": {

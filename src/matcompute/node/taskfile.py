@@ -41,7 +41,7 @@ class TaskFile(BaseModel):
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Of the task's own model, canonical units."
     )
-    calculator: CalculatorSpec
+    calculator: CalculatorSpec | None = Field(None, description="Left out for tasks that need none.")
     structures: str = Field("structures.h5", description="Input shard, a dataset v1 file.")
     results: str = Field(
         "results.h5", description="Result shard, written when every structure was attempted."
