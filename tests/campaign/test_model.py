@@ -75,7 +75,9 @@ def test_good_file(tmp_path: Path) -> None:
     assert campaign.licence == "CC-BY-4.0"
     assert campaign.contributors[0].orcid == "0000-0002-1825-0097"
     assert campaign.grade == "important"
-    assert campaign.centres == ["local"]
+    assert campaign.centres.allow is None
+    assert campaign.centres.chosen(["local", "far"]) == ["local", "far"]
+    assert campaign.centres.strategy == "balanced"
     assert campaign.budget.core_hours == 2
     assert campaign.wants_references
     assert campaign.base_dir == tmp_path

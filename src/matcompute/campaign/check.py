@@ -23,6 +23,7 @@ __all__ = [
     "default_centres",
     "read_structures",
     "static_problems",
+    "usable_centres",
 ]
 
 
@@ -160,7 +161,7 @@ def static_problems(campaign: Campaign, centres: Mapping[str, CentreLike]) -> li
                     f"calculator '{stage.calculator.name}' needs the package {package}, which is not installed here",
                 )
             )
-        largest = max((centres[name].cores for name in campaign.centres if name in centres), default=0)
+        largest = max((centres[name].cores for name in campaign.centres.chosen(centres)), default=0)
         if largest and stage.resources.cores > largest:
             problems.append(
                 campaign.problem(
@@ -173,11 +174,12 @@ def static_problems(campaign: Campaign, centres: Mapping[str, CentreLike]) -> li
 
 def _centre_problems(campaign: Campaign, centres: Mapping[str, CentreLike]) -> list[Problem]:
     problems = []
-    for index, name in enumerate(campaign.centres):
-        key = ("centres", index)
+    placement = campaign.centres
+    for index, name in enumerate(placement.allow or ()):
+        key = _place(campaign, "allow", index)
         if name not in centres:
             problems.append(campaign.problem(key, f"unknown centre '{name}'{did_you_mean(name, centres)}"))
-        elif grade_rank(centres[name].clearance) < grade_rank(campaign.grade):
+        elif not _cleared(campaign, centres[name]):
             problems.append(
                 campaign.problem(
                     key,
@@ -185,7 +187,44 @@ def _centre_problems(campaign: Campaign, centres: Mapping[str, CentreLike]) -> l
                     f"'{campaign.grade}' ({' < '.join(GRADES)}); choose a centre with a higher clearance",
                 )
             )
+    unknown = [("deny", index, name) for index, name in enumerate(placement.deny)]
+    unknown += [("projects", name, name) for name in placement.projects]  # type: ignore[misc]
+    problems += [
+        campaign.problem(("centres", block, where), f"unknown centre '{name}'{did_you_mean(name, centres)}")
+        for block, where, name in unknown
+        if name not in centres
+    ]
+    for name, account in placement.projects.items():
+        known = [item.account for item in getattr(centres.get(name), "projects", ())]
+        if name in centres and account not in known:
+            text = f"centre '{name}' has no project '{account}'{did_you_mean(account, known)}"
+            problems.append(campaign.problem(("centres", "projects", name), text))
+    if not problems and not usable_centres(campaign, centres):
+        problems.append(
+            campaign.problem(
+                ("centres",),
+                f"no centre is left: {', '.join(centres) or 'none is registered'}; the campaign is graded "
+                f"'{campaign.grade}'"
+                + (f" and denies {', '.join(placement.deny)}" if placement.deny else ""),
+            )
+        )
     return problems
+
+
+def _place(campaign: Campaign, block: str, index: int) -> tuple[str | int, ...]:
+    """Where the file names a centre: in a list, or in a mapping's block."""
+    file = campaign._file
+    short = file is None or not isinstance(file.data.get("centres"), dict)
+    return ("centres", index) if short else ("centres", block, index)
+
+
+def _cleared(campaign: Campaign, centre: CentreLike) -> bool:
+    return grade_rank(centre.clearance) >= grade_rank(campaign.grade)
+
+
+def usable_centres(campaign: Campaign, centres: Mapping[str, CentreLike]) -> list[str]:
+    """Return the ids of the centres where a campaign may run: allowed, not denied, cleared for its grade."""
+    return [name for name in campaign.centres.chosen(centres) if _cleared(campaign, centres[name])]
 
 
 def static_warnings(campaign: Campaign) -> list[Problem]:

@@ -48,8 +48,8 @@ class Registration:
 
 
 def digest(campaign: Campaign) -> str:
-    """Return the SHA-256 of what a campaign computes: comments, layout and budget of its file do not count."""
-    document = campaign.model_dump(mode="json", by_alias=True, exclude={"budget", "name"})
+    """Return the SHA-256 of what a campaign computes: comments, layout, budget and centres of its file do not count."""
+    document = campaign.model_dump(mode="json", by_alias=True, exclude={"budget", "name", "centres"})
     for part in (*document["stages"], *document["structures"]):
         part.pop("line", None)  # where it stands in the file says nothing about what it is
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
@@ -102,8 +102,9 @@ def start(workspace: Workspace, state: State, file: Path, *, name: str | None = 
         else:
             if row.digest != wanted:
                 raise _changed(row, text, file)
-            if row.budget_core_s != budget:
-                set_campaign(connection, row.id, budget_core_s=budget)
+            if row.text != text or row.budget_core_s != budget:
+                # What may change while it runs: where it runs, what it may use.
+                set_campaign(connection, row.id, budget_core_s=budget, text=text)
             row = by_id(connection, row.id)
             if row.state in ("stopped", "over-budget", "paused") or row.wanted == "pause":
                 _revive(connection, row)

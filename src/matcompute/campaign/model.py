@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ __all__ = [
     "CampaignFileError",
     "Classification",
     "Contributor",
+    "Placement",
     "Resources",
     "Stage",
 ]
@@ -88,6 +90,31 @@ class Budget(_Part):
     core_hours: float | None = Field(
         default=None, gt=0, description="The dispatcher stops submitting when this much was used."
     )
+
+
+class Placement(_Part):
+    """Where a campaign may run. A list of centre ids is short for ``allow``."""
+
+    allow: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Ids of the centres where it may run; by default all of the workspace that are cleared for it.",
+    )
+    deny: list[str] = Field(default_factory=list, description="Ids of centres where it may not run.")
+    strategy: Literal["fastest", "cheapest", "balanced"] = Field(
+        default="balanced",
+        description="fastest: what ends soonest. cheapest: what is charged least. balanced: both are weighed.",
+    )
+    projects: dict[str, str] = Field(
+        default_factory=dict,
+        description="Centre id → account that is charged there; by default the centre's default project.",
+    )
+
+    def chosen(self, known: Iterable[str]) -> list[str]:
+        """Return those of the known centres where the campaign may run, in their order."""
+        return [
+            name for name in known if (self.allow is None or name in self.allow) and name not in self.deny
+        ]
 
 
 class Resources(_Part):
@@ -162,16 +189,26 @@ class CampaignHeader(_Part):
     )
     contributors: list[Contributor] = Field(min_length=1)
     keywords: list[str] = Field(default_factory=list)
-    centres: list[str] = Field(
-        default_factory=lambda: ["local"], min_length=1, description="Where it may run, by centre id."
+    centres: Placement = Field(
+        default_factory=Placement,
+        description="Where it may run: a list of centre ids, or allow, deny, strategy.",
     )
     budget: Budget = Field(default_factory=Budget)
 
+    @field_validator("centres", mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return {"allow": value} if isinstance(value, list) else value
+
     @field_validator("centres")
     @classmethod
-    def _unique(cls, value: list[str]) -> list[str]:
-        if len(set(value)) != len(value):
-            raise ValueError("a centre is named twice")
+    def _unique(cls, value: Placement) -> Placement:
+        for names in (value.allow or [], value.deny):
+            if len(set(names)) != len(names):
+                raise ValueError("a centre is named twice")
+        both = sorted(set(value.allow or ()) & set(value.deny))
+        if both:
+            raise ValueError(f"'{both[0]}' is both allowed and denied")
         return value
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matcompute.campaign.batches import MAX_BATCH_SIZE, batch_count
-from matcompute.campaign.check import CentreLike, check_campaign, default_centres
+from matcompute.campaign.check import CentreLike, check_campaign, default_centres, usable_centres
 from matcompute.campaign.costs import structure_costs
 from matcompute.campaign.model import Campaign, Stage
 from matcompute.yamlfile import Problem
@@ -140,7 +140,7 @@ def plan(
     checked = check_campaign(campaign, centres=centres, on_progress=on_progress)
     report = checked.structures
     assert report is not None
-    centre = max(campaign.centres, key=lambda name: (centres[name].cores, name))
+    centre = max(usable_centres(campaign, centres), key=lambda name: (centres[name].cores, name))
     cores = max(1, centres[centre].cores)
     references = _expand(report.n_sites_references)
     own = _expand(report.n_sites - report.n_sites_references)

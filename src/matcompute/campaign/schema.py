@@ -105,7 +105,12 @@ def campaign_schema() -> dict[str, Any]:
 
     properties = header["properties"]
     properties["license"] = {**properties["licence"], "description": "The same as `licence`."}
-    properties["centres"] = {**properties["centres"], "type": ["array", "string"]}
+    names = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    body = {key: value for key, value in properties["centres"].items() if key in ("$ref", "allOf")}
+    properties["centres"] = {
+        "description": properties["centres"].get("description", ""),
+        "anyOf": [{**names, "description": "Ids of centres."}, {"type": "string"}, body],
+    }
     properties["structures"] = {
         "type": "array",
         "minItems": 1,

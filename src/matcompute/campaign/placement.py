@@ -1,0 +1,214 @@
+"""Routing's input: centres as they are now, from their profiles and the state tables, and what a stage asks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from matcompute.campaign.state.centres import BlockRow, CentreRow, InFlight
+from matcompute.centres.limits import Load, Room, partition_room, room
+from matcompute.centres.routing import CentreState, Group, PartitionState
+from matcompute.centres.schedulers.queue import PartitionLook, QueueLook
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from matcompute.campaign.model import Campaign, Stage
+    from matcompute.centres import Centre
+
+__all__ = ["NODE_PROGRAM", "Situation", "centre_state", "factor", "stage_group", "workload"]
+
+NODE_PROGRAM = "matcompute-node"
+
+
+def workload(stage: Stage) -> str:
+    """Return the key under which costs of a stage are measured, such as ``relax/chgnet``."""
+    return f"{stage.kind}/{stage.calculator.name}" if stage.calculator is not None else stage.kind
+
+
+def stage_group(campaign: Campaign, stage: Stage) -> Group:
+    """Return what all batches of a stage have in common."""
+    placement = campaign.centres
+    return Group(
+        workload=workload(stage),
+        grade=campaign.grade,
+        allow=None if placement.allow is None else frozenset(placement.allow),
+        deny=frozenset(placement.deny),
+        codes=frozenset({NODE_PROGRAM}),
+        strategy=placement.strategy,
+    )
+
+
+def factor(factors: Mapping[str, Mapping[str, float]], centre: str, work: str) -> float | None:
+    """Return core-seconds used per core-second estimated: measured there, else anywhere, else None."""
+    here = factors.get(centre, {}).get(work)
+    return factors.get("", {}).get(work) if here is None else here
+
+
+def centre_state(
+    centre: Centre,
+    *,
+    row: CentreRow | None = None,
+    flight: InFlight | None = None,
+    blocks: Sequence[BlockRow] = (),
+    factors: Mapping[str, Mapping[str, float]] | None = None,
+    waits: Mapping[tuple[str, str], float] | None = None,
+    used: Mapping[tuple[str, str], float] | None = None,
+) -> CentreState:
+    """Return a centre as routing sees it.
+
+    Parameters
+    ----------
+    centre
+        Its profile.
+    row
+        What it answered last; None: it was never asked (and is taken to be as its profile says).
+    flight, blocks
+        Our batches there, and why it is left alone.
+    factors, waits, used
+        Measured: :func:`~matcompute.campaign.state.usage.measured_factors`, ``queue_waits``, ``project_core_s``.
+    """
+    flight = flight or InFlight()
+    looks = QueueLook.from_json(row.queue if row is not None else None)
+    measured = {**(factors or {}).get("", {}), **(factors or {}).get(centre.id, {})}
+    state, reason, since = ("up", "", 0.0) if row is None else (row.state, row.reason, row.since)
+    why = "" if state == "up" else f"{state} since {time.strftime('%H:%M', time.localtime(since))}: {reason}"
+    return CentreState(
+        id=centre.id,
+        clearance=centre.clearance,
+        partitions=tuple(
+            _partition(centre, part.name, looks.get(part.name), waits or {}) for part in centre.partitions
+        ),
+        up=state == "up",
+        why=why,
+        codes=frozenset(code.name for code in centre.codes) | ({NODE_PROGRAM} if centre.is_local else set()),
+        window=centre.window,
+        in_flight_core_s=flight.core_s,
+        quota_left_core_s=_quota_left(centre, flight, used or {}),
+        factors=measured,
+        blocked={block.workload: block.reason for block in blocks if block.centre == centre.id},
+    )
+
+
+def _partition(
+    centre: Centre, name: str, look: PartitionLook | None, waits: Mapping[tuple[str, str], float]
+) -> PartitionState:
+    part = centre.partition(name)
+    # A workstation starts what it gets; elsewhere the live queue tells, else how long our jobs have waited.
+    wait = waits.get((centre.id, name), 0.0) if look is None else look.wait_s()
+    codes = frozenset(code.name for code in centre.codes if code.runs_in(name))
+    return PartitionState(
+        name=name,
+        nodes=part.nodes if look is None else min(part.nodes, max(look.nodes, 1)),
+        cores=part.cores,
+        memory_gb=part.mem_gb,
+        gpus=part.n_gpus,
+        max_nodes=1,  # a batch is one node's: its processes share memory
+        max_wall_s=np.inf if part.max_wall_s is None else part.max_wall_s,
+        charge=part.charge.unit,
+        per_hour=part.charge.per_hour if "charge" in part.model_fields_set else 0.0,
+        up=look is None or look.starts,
+        wait_s=wait,
+        codes=None if centre.is_local else codes,
+    )
+
+
+def _quota_left(centre: Centre, flight: InFlight, used: Mapping[tuple[str, str], float]) -> float:
+    project = centre.project()
+    if project is None or project.quota_core_h is None:
+        return np.inf
+    if project.until is not None and time.strftime("%Y-%m-%d") > project.until.isoformat():
+        return 0.0
+    spent = used.get((centre.id, project.account), 0.0)
+    return 3600.0 * project.quota_core_h - spent - (flight.by_project or {}).get(project.account, 0.0)
+
+
+@dataclass
+class Situation:
+    """All that decides where batches go, read at one moment.
+
+    Attributes
+    ----------
+    profiles
+        Centre id → profile.
+    rows, flights, factors, waits, used, recent
+        From the state tables.
+    max_jobs
+        One limit over all centres.
+    """
+
+    profiles: Mapping[str, Centre]
+    rows: Mapping[str, CentreRow] = field(default_factory=dict)
+    flights: Mapping[str, InFlight] = field(default_factory=dict)
+    blocks: Sequence[BlockRow] = ()
+    factors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    waits: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    used: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    recent: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    max_jobs: int | None = None
+
+    @classmethod
+    def read(
+        cls, connection: Connection, profiles: Mapping[str, Centre], *, max_jobs: int | None = None
+    ) -> Situation:
+        """Read the tables."""
+        from matcompute.campaign.state.centres import blocks, centre_rows, in_flight, recent_submissions
+        from matcompute.campaign.state.usage import measured_factors, project_core_s, queue_waits
+
+        slowest = min((c.scheduler.submit_per_min or 1.0 for c in profiles.values()), default=1.0)
+        span = 60.0 / min(1.0, slowest)
+        return cls(
+            profiles,
+            centre_rows(connection),
+            in_flight(connection),
+            blocks(connection),
+            measured_factors(connection),
+            queue_waits(connection),
+            project_core_s(connection),
+            recent_submissions(connection, time.time() - span),
+            max_jobs,
+        )
+
+    @property
+    def everywhere(self) -> int:
+        """Our batches in flight at all centres."""
+        return sum(flight.count for flight in self.flights.values())
+
+    def states(self) -> list[CentreState]:
+        """Return the centres as routing sees them."""
+        return [
+            centre_state(
+                centre,
+                row=self.rows.get(name),
+                flight=self.flights.get(name),
+                blocks=self.blocks,
+                factors=self.factors,
+                waits=self.waits,
+                used=self.used,
+            )
+            for name, centre in self.profiles.items()
+        ]
+
+    def room(self, name: str) -> Room:
+        """Return how many more batches a centre may get now."""
+        flight = self.flights.get(name, InFlight())
+        row = self.rows.get(name)
+        queue = (row.queue if row is not None else None) or {}
+        load = Load(
+            in_flight=flight.count,
+            recent=self.recent.get(name, ()),
+            user_jobs=queue.get("user_jobs"),
+            in_flight_then=int(queue.get("in_flight_then", 0)),
+        )
+        return room(
+            self.profiles[name], load, now=time.time(), everywhere=self.everywhere, max_jobs=self.max_jobs
+        )
+
+    def partition_room(self, name: str, partition: str) -> int | None:
+        """Return how many more batches a partition may get; None is no limit of its own."""
+        flight = self.flights.get(name, InFlight())
+        return partition_room(self.profiles[name], partition, (flight.by_partition or {}).get(partition, 0))
