@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -13,7 +14,6 @@ from ase.build import bulk
 from matcompute.dataset import Dataset, DatasetWriter, Metadata, Quality, Status
 from matcompute.errors import InputError
 from matcompute.gates import evaluate_gate
-from matcompute.gates.hull import maximal_systems
 from matcompute_kernels import Batch
 
 OK = int(Status.OK)
@@ -79,6 +79,34 @@ def test_hull_equals_pymatgen_on_the_whole_set(campaign: tuple[Dataset, Dataset]
     )
 
 
+def test_random_quinary_hulls_equal_pymatgen(tmp_path: Path) -> None:
+    from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
+    from pymatgen.core import Composition
+
+    rng = np.random.default_rng(4)
+    elements = ["Al", "Ni", "Cu", "Ti", "Zr", "Sc"]
+    atoms = [_alloy(element) for element in elements]
+    for k in range(150):
+        some = bulk("Cu", "fcc", a=4.1 + 0.001 * k, cubic=True).repeat((1, 1, int(rng.integers(1, 4))))
+        some.symbols[:] = rng.choice(elements[:5], len(some))
+        atoms.append(some)
+    energy = [float(rng.normal(-3, 0.2) * len(a)) for a in atoms]
+    structures = _write(tmp_path / "s.h5", atoms[:-1])
+    results = _write(tmp_path / "r.h5", atoms[:-1], energy=energy[:-1])
+    reference = tmp_path / "more.extxyz"
+    atoms[-1].info["energy"] = energy[-1]
+    ase.io.write(reference, atoms[-1])
+    with Dataset(structures) as s, Dataset(results) as r:
+        gate = evaluate_gate("hull", {}, s, [("relax", r)], references=reference)
+    entries = [PDEntry(Composition(a.get_chemical_formula()), e) for a, e in zip(atoms, energy, strict=True)]
+    for k, row in enumerate(gate.rows):
+        system = set(entries[row].composition.elements)
+        diagram = PhaseDiagram([e for e in entries if set(e.composition.elements) <= system])
+        above, formation = (gate.columns[name][0][k] for name in ("e_above_hull", "formation_energy"))
+        assert above == pytest.approx(diagram.get_e_above_hull(entries[row]), abs=1e-8)
+        assert formation == pytest.approx(diagram.get_form_energy_per_atom(entries[row]), abs=1e-8)
+
+
 def test_references_serve_the_hull_but_pass_nothing(campaign: tuple[Dataset, Dataset]) -> None:
     structures, results = campaign
     gate = evaluate_gate("hull", {"max": "0 eV/atom"}, structures, [("relax", results)])
@@ -102,8 +130,6 @@ def test_missing_reference_is_said(tmp_path: Path) -> None:
 
 
 def test_reference_file_completes_the_hull(tmp_path: Path) -> None:
-    import ase.io
-
     atoms = [_alloy("Al", "Ni"), _alloy("Al")]
     structures = _write(tmp_path / "s.h5", atoms)
     results = _write(tmp_path / "r.h5", atoms, energy=[-18.0, -12.0])
@@ -191,12 +217,3 @@ def test_errors(
     structures, results = campaign
     with pytest.raises(InputError, match=message):
         evaluate_gate(kind, parameters, structures, [("relax", results)])
-
-
-def test_maximal_systems() -> None:
-    systems = [frozenset(s.split()) for s in ("Al", "Ni", "Al Ni", "Al Ni Cu", "Al Ti", "Ti", "Fe")]
-    assert maximal_systems(systems) == [
-        frozenset({"Al", "Cu", "Ni"}),
-        frozenset({"Al", "Ti"}),
-        frozenset({"Fe"}),
-    ]

@@ -172,7 +172,7 @@ def _hull(
     name = next(iter(model.columns()))
     energy, status = table.column(name)
     usable = status == int(Status.OK)
-    extra = read_references(references) if references is not None else []
+    extra = read_references(references) if references is not None else None
     e_hull, e_form, hull_status, why = hull_columns(table.structures, energy, usable, extra)
     # References get their hull energy too (it is zero or tells that another phase lies lower), but pass nothing.
     shown = considered | (usable & ((_quality(table) & int(Quality.ELEMENTAL_REFERENCE)) != 0))

@@ -1,8 +1,8 @@
-"""Energy above hull and formation energy of a campaign's entries, by pymatgen's PhaseDiagram."""
+"""Energy above hull and formation energy of a campaign's entries, by the kernel of all chemical systems at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +12,34 @@ from matcompute.dataset import Status
 from matcompute.errors import InputError
 
 if TYPE_CHECKING:
-    from pymatgen.analysis.phase_diagram import PDEntry
-
     from matcompute.dataset import Dataset
 
-__all__ = ["hull_columns", "maximal_systems", "read_references"]
+__all__ = ["References", "hull_columns", "read_references"]
+
+
+@dataclass
+class References:
+    """Further entries that shape the hull.
+
+    Parameters
+    ----------
+    formulas
+        Formula of each.
+    energies
+        Total energy of the formula as written, eV.
+    """
+
+    formulas: list[str] = field(default_factory=list)
+    energies: list[float] = field(default_factory=list)
+
+    def add(self, formula: str, energy: float) -> None:
+        """Add an entry."""
+        self.formulas.append(formula)
+        self.energies.append(energy)
 
 
 def hull_columns(
-    structures: Dataset, energy: np.ndarray, usable: np.ndarray, references: Iterable[PDEntry]
+    structures: Dataset, energy: np.ndarray, usable: np.ndarray, references: References | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, str]]:
     """Return the hull columns of all entries.
 
@@ -43,83 +62,43 @@ def hull_columns(
         ``u1[N]`` (:class:`matcompute.dataset.Status`).
     messages
         Row → reason, for the entries that have none.
+
+    Notes
+    -----
+    Same definition as pymatgen's ``PhaseDiagram`` (S. P. Ong et al., Chem. Mater. 20, 1798 (2008)).
     """
-    from ase.data import chemical_symbols
-    from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
-    from pymatgen.core import Composition
+    from matcompute_kernels.compositions import as_compositions
+    from matcompute_kernels.elements import SYMBOLS
+    from matcompute_kernels.screening.hull import hull
 
     n = len(structures)
     e_hull, e_form = np.full(n, np.nan), np.full(n, np.nan)
     status = np.full(n, int(Status.NOT_ATTEMPTED), dtype=np.uint8)
+    rows = np.flatnonzero(usable)
+    if not rows.size:
+        return e_hull, e_form, status, {}
+    table = as_compositions(structures.batch(rows))
+    extra = references if references is not None and references.formulas else None
+    more = None if extra is None else (extra.formulas, np.array(extra.energies))
+    found = hull(table, energy[rows], references=more, missing="nan")
+    e_hull[rows], e_form[rows] = found.e_above_hull, found.formation_energy
+    known = np.isfinite(found.e_above_hull)
+    status[rows] = np.where(known, int(Status.OK), int(Status.MISSING_REFERENCE))
+
+    pure = {int(table.numbers[table.ptr[i]]) for i in np.flatnonzero(np.diff(table.ptr) == 1)}
+    if extra is not None:
+        others = as_compositions(extra.formulas)
+        pure |= {int(others.numbers[others.ptr[i]]) for i in np.flatnonzero(np.diff(others.ptr) == 1)}
     messages: dict[int, str] = {}
-
-    entries: dict[int, PDEntry] = {}
-    systems: dict[int, frozenset[str]] = {}
-    row = 0
-    for batch in structures.iter_batches():
-        for k in range(len(batch)):
-            if usable[row]:
-                numbers, counts = np.unique(
-                    batch.numbers[batch.ptr[k] : batch.ptr[k + 1]], return_counts=True
-                )
-                amounts = {chemical_symbols[z]: int(c) for z, c in zip(numbers, counts, strict=True)}
-                entries[row] = PDEntry(Composition(amounts), float(energy[row]))
-                systems[row] = frozenset(amounts)
-            row += 1
-
-    extra = list(references)
-    extra_systems = [frozenset(e.symbol for e in entry.composition.elements) for entry in extra]
-    unary = {next(iter(s)) for s in [*systems.values(), *extra_systems] if len(s) == 1}
-    solvable: dict[int, frozenset[str]] = {}
-    for row, system in systems.items():
-        missing = sorted(system - unary)
-        if missing:
-            status[row] = int(Status.MISSING_REFERENCE)
-            messages[row] = f"no energy of elemental {', '.join(missing)} in the campaign or its references"
-        else:
-            solvable[row] = system
-
-    by_system: dict[frozenset[str], list[int]] = {}
-    for row, system in solvable.items():
-        by_system.setdefault(system, []).append(row)
-    extra_by_system: dict[frozenset[str], list[PDEntry]] = {}
-    for entry, system in zip(extra, extra_systems, strict=True):
-        extra_by_system.setdefault(system, []).append(entry)
-
-    for space in maximal_systems(by_system):
-        inside = [system for system in by_system if system <= space]
-        rows = [row for system in inside for row in by_system[system]]
-        pool = [entries[row] for row in rows]
-        pool += [e for system, some in extra_by_system.items() if system <= space for e in some]
-        diagram = PhaseDiagram(pool)
-        for row in rows:
-            if status[row] == int(Status.OK):
-                continue
-            e_hull[row] = diagram.get_e_above_hull(entries[row])
-            e_form[row] = diagram.get_form_energy_per_atom(entries[row])
-            status[row] = int(Status.OK)
+    for i in np.flatnonzero(~known):
+        missing = sorted(SYMBOLS[z] for z in table.numbers[table.ptr[i] : table.ptr[i + 1]] if z not in pure)
+        messages[int(rows[i])] = (
+            f"no energy of elemental {', '.join(missing)} in the campaign or its references"
+        )
     return e_hull, e_form, status, messages
 
 
-def maximal_systems(systems: Iterable[frozenset[str]]) -> list[frozenset[str]]:
-    """Return the chemical systems that are not part of another one, in a fixed order.
-
-    An entry's energy above hull is the same in every space that holds it, so one diagram per maximal system serves all.
-    """
-    unique = sorted(set(systems), key=lambda s: (-len(s), sorted(s)))
-    kept: list[frozenset[str]] = []
-    holders: dict[str, list[frozenset[str]]] = {}
-    for system in unique:
-        rarest = min((holders.get(element, []) for element in system), key=len)
-        if any(system <= other for other in rarest):
-            continue
-        kept.append(system)
-        for element in system:
-            holders.setdefault(element, []).append(system)
-    return kept
-
-
-def read_references(path: Path) -> list[PDEntry]:
+def read_references(path: Path) -> References:
     """Read entries for the hull: a dataset v1 with energies, or structures with an energy that ASE reads.
 
     Raises
@@ -127,12 +106,10 @@ def read_references(path: Path) -> list[PDEntry]:
     InputError
         If the file cannot be read or a structure in it has no energy.
     """
-    from pymatgen.analysis.phase_diagram import PDEntry
-    from pymatgen.core import Composition
-
     from matcompute.dataset import Dataset
 
     path = Path(path)
+    found = References()
     if not path.exists():
         raise InputError(f"{path}: no such reference file")
     if path.suffix in {".h5", ".hdf5"}:
@@ -140,18 +117,16 @@ def read_references(path: Path) -> list[PDEntry]:
             if "energy" not in shard.properties:
                 raise InputError(f"{path}: the dataset has no column 'energy'")
             energies, status = shard.column("energy"), shard.status("energy")
-            return [
-                PDEntry(Composition(atoms.get_chemical_formula()), float(energies[k]))
-                for k, atoms in enumerate(shard.iter_atoms())
-                if status[k] == int(Status.OK)
-            ]
+            for k, atoms in enumerate(shard.iter_atoms()):
+                if status[k] == int(Status.OK):
+                    found.add(atoms.get_chemical_formula(), float(energies[k]))
+        return found
     import ase.io
 
     try:
         frames = ase.io.read(path, index=":")
     except Exception as error:  # each ASE reader raises its own kinds
         raise InputError(f"{path}: cannot be read as structures: {error}") from error
-    entries = []
     for k, atoms in enumerate(frames):
         energy = atoms.info.get("energy", atoms.calc.results.get("energy") if atoms.calc else None)
         if energy is None:
@@ -159,5 +134,5 @@ def read_references(path: Path) -> list[PDEntry]:
                 f"{path}: structure {k + 1} ({atoms.get_chemical_formula()}) has no energy",
                 hint="write energy=<total energy in eV> into its extxyz comment line",
             )
-        entries.append(PDEntry(Composition(atoms.get_chemical_formula()), float(energy)))
-    return entries
+        found.add(atoms.get_chemical_formula(), float(energy))
+    return found
