@@ -223,8 +223,14 @@ def _cleared(campaign: Campaign, centre: CentreLike) -> bool:
 
 
 def usable_centres(campaign: Campaign, centres: Mapping[str, CentreLike]) -> list[str]:
-    """Return the ids of the centres where a campaign may run: allowed, not denied, cleared for its grade."""
-    return [name for name in campaign.centres.chosen(centres) if _cleared(campaign, centres[name])]
+    """Return the ids of the centres where a campaign may run: allowed, not denied, cleared for its grade.
+
+    The workspace's own machine is left out where others are registered, unless it has a profile or the campaign names it.
+    """
+    known = list(centres)
+    if campaign.centres.allow is None and len(centres) > 1:
+        known = [name for name in known if not getattr(centres[name], "detected", False)]
+    return [name for name in campaign.centres.chosen(known) if _cleared(campaign, centres[name])]
 
 
 def static_warnings(campaign: Campaign) -> list[Problem]:

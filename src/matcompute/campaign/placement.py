@@ -26,18 +26,23 @@ NODE_PROGRAM = "matcompute-node"
 
 
 def workload(stage: Stage) -> str:
-    """Return the key under which costs of a stage are measured, such as ``relax/chgnet``."""
-    return f"{stage.kind}/{stage.calculator.name}" if stage.calculator is not None else stage.kind
+    """Return the key under which costs of a stage are measured, such as ``relax/chgnet`` or ``describe/soap``."""
+    what = stage.calculator.name if stage.calculator is not None else stage.parameters.get("descriptor")
+    return f"{stage.kind}/{what}" if isinstance(what, str) else stage.kind
 
 
-def stage_group(campaign: Campaign, stage: Stage) -> Group:
+def stage_group(campaign: Campaign, stage: Stage, profiles: Mapping[str, Centre]) -> Group:
     """Return what all batches of a stage have in common."""
     placement = campaign.centres
+    deny = set(placement.deny)
+    if placement.allow is None and len(profiles) > 1:
+        # The workspace's own machine is no centre where others are registered, unless somebody says so.
+        deny |= {name for name, centre in profiles.items() if centre.detected}
     return Group(
         workload=workload(stage),
         grade=campaign.grade,
         allow=None if placement.allow is None else frozenset(placement.allow),
-        deny=frozenset(placement.deny),
+        deny=frozenset(deny),
         codes=frozenset({NODE_PROGRAM}),
         strategy=placement.strategy,
     )

@@ -20,13 +20,15 @@ FILENAME = "local.yaml"
 def detect() -> Centre:
     """Return a centre with the cores that this process may use and the machine's memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Centre(
+    centre = Centre(
         centre=CentreBlock(id="local", title=f"workstation {platform.node()}"),
         # Enough batches that no core waits for the next one to be submitted; the core slots keep their
         # workers from using more cores than there are.
         scheduler=SchedulerBlock(max_submitted=cores + 2),
         partitions=(PartitionBlock(name="workstation", cores=cores, mem_gb=_memory_gb()),),
     )
+    centre._detected = True
+    return centre
 
 
 def _memory_gb() -> float:

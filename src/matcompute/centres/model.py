@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
 
 from matcompute.centres.blocks import (
     AuthBlock,
@@ -83,6 +83,8 @@ class Centre(Block):
     projects: tuple[ProjectBlock, ...] = Field((), description="Accounts to which jobs are charged.")
     pilot: PilotBlock = PilotBlock()
 
+    _detected: bool = PrivateAttr(False)
+
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Centre:
         # A file's reader asks for the problems itself: it knows their lines.
@@ -111,6 +113,11 @@ class Centre(Block):
     def is_local(self) -> bool:
         """Whether jobs run on this machine without a scheduler, sharing its core slots."""
         return self.login.transport == "local" and self.scheduler.type == "direct"
+
+    @property
+    def detected(self) -> bool:
+        """Whether nobody has written a profile: what this machine happens to have. Used where there is nothing else."""
+        return self._detected
 
     @property
     def cores(self) -> int:
