@@ -1,0 +1,166 @@
+"""``Site``: what the test centres have in common."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from .container import Container, Service, SshLogin
+
+__all__ = ["Site", "merge"]
+
+
+class Site(ABC):
+    """A compute centre that is reached over SSH as an ordinary user.
+
+    Parameters
+    ----------
+    folder
+        Where its files are kept.
+    name
+        Centre id and host name.
+    clearance
+        Highest data grade of the centre.
+    max_minutes
+        Longest walltime of a job.
+    """
+
+    #: ``scheduler.type`` of the profile, and what has to be installed.
+    scheduler: ClassVar[str]
+    programs: ClassVar[tuple[str, ...]]
+    nodes: tuple[str, ...]
+
+    def __init__(self, folder: Path, name: str, *, clearance: str = "general", max_minutes: int = 60) -> None:
+        self.name, self.clearance, self.max_minutes = name, clearance, max_minutes
+        self.container = Container(folder, name)
+        self.controller: Service | None = None
+
+    # ------------------------------------------------------------------ life
+    @abstractmethod
+    def start(self) -> None:
+        """Start the services; ready for jobs on return."""
+
+    def stop(self) -> None:
+        """End everything that runs there."""
+        self.container.stop()
+
+    @property
+    def ssh(self) -> SshLogin:
+        """How to log in."""
+        return self.container.ssh
+
+    @property
+    def home(self) -> Path:
+        """The ordinary user's home, as a path of the machine that runs the tests."""
+        return self.container.home
+
+    @property
+    def scratch(self) -> Path:
+        """The jobs' folder, as a path of the machine that runs the tests."""
+        return self.home / "scratch"
+
+    def __call__(self, command: str, *, check: bool = True, timeout: float = 60) -> str:
+        """Run a command as the ordinary user over SSH; return what it prints."""
+        return self.container.over_ssh(command, check=check, timeout=timeout).stdout
+
+    # ------------------------------------------------------------------ faults
+    @abstractmethod
+    def start_controller(self, *, wait: bool = True) -> None:
+        """Start the scheduler's controller, with the state that an earlier one has left."""
+
+    def kill_controller(self) -> None:
+        """``kill -9`` the controller; running jobs run on."""
+        assert self.controller is not None
+        self.controller.kill()
+
+    @abstractmethod
+    def controller_answers(self) -> bool:
+        """Whether the controller is up."""
+
+    @abstractmethod
+    def drain(self, node: str) -> None:
+        """Take a node out: running jobs end, no new ones start."""
+
+    @abstractmethod
+    def resume(self, node: str) -> None:
+        """Bring a node back."""
+
+    @abstractmethod
+    def node_states(self) -> dict[str, str]:
+        """Return the state of each node, ``idle`` when it waits for jobs; empty when the controller is down."""
+
+    def sshd_down(self) -> None:
+        """Refuse SSH connections and cut those that are there."""
+        self.container.sshd_down()
+
+    def sshd_up(self) -> None:
+        """Accept SSH connections again."""
+        self.container.sshd_up()
+
+    # ------------------------------------------------------------------ profile
+    @abstractmethod
+    def blocks(self) -> dict[str, Any]:
+        """Return the scheduler's part of the profile."""
+
+    def profile(self, path: Path, **overrides: Any) -> Path:
+        """Write a centre profile that works.
+
+        Parameters
+        ----------
+        path
+            The file, or a folder in which it gets the centre's name.
+        **overrides
+            What the test wants different, block by block: see :func:`merge`.
+        """
+        import yaml
+
+        login = {
+            "transport": "ssh",
+            "hosts": [self.ssh.host],
+            "port": self.ssh.port,
+            "user": self.ssh.user,
+            "auth": {
+                "method": "key",
+                "key_file": str(self.ssh.key),
+                "known_hosts": str(self.ssh.known_hosts),
+            },
+            "safe_interval_s": 0.0,
+        }
+        code = {
+            "name": "matcompute-node",
+            "plugin": "matcompute.batch",
+            "executable": str(Path(sys.prefix) / "bin/matcompute-node"),
+        }
+        data = {
+            "schema": "matcompute.centre/v1",
+            "centre": {"id": self.name, "title": f"test centre {self.name}", "clearance": self.clearance},
+            "login": login,
+            "scheduler": {"type": self.scheduler, "poll_interval_s": 0.5, "max_submitted": 4},
+            "storage": {"work_dir": f"{self.container.user.home}/scratch"},
+            "codes": [code],
+        }
+        if path.is_dir():
+            path = path / f"{self.name}.yaml"
+        path.write_text(yaml.safe_dump(merge(merge(data, self.blocks()), overrides), sort_keys=False))
+        return path
+
+    @property
+    def max_wall(self) -> str:
+        """Longest walltime, hours:minutes:seconds."""
+        return f"{self.max_minutes // 60:02d}:{self.max_minutes % 60:02d}:00"
+
+
+def merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings key by key; anything else, lists too, is replaced; None removes."""
+    merged = dict(base)
+    for key, value in extra.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
