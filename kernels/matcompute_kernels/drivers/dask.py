@@ -6,9 +6,10 @@ their structures and write their arrays themselves, and what travels back is a r
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from matcompute_kernels.drivers.job import (
     Job,
     Outcome,
     ProgressFunction,
+    StopFunction,
     Summary,
     usable_cores,
 )
+from matcompute_kernels.errors import KernelInputError
 
 __all__ = ["run_dask"]
 
@@ -31,7 +34,12 @@ _LARGE = 1 << 16
 
 
 def run_dask(
-    job: Job, cluster: Any = None, *, workers: int | None = None, progress: ProgressFunction | None = None
+    job: Job,
+    cluster: Any = None,
+    *,
+    workers: int | None = None,
+    progress: ProgressFunction | None = None,
+    stop: StopFunction | None = None,
 ) -> Summary:
     """Run a job on a Dask cluster.
 
@@ -47,12 +55,16 @@ def run_dask(
         Processes of that LocalCluster; None: as many as this process may use cores.
     progress
         Called after every chunk with the structures done and all.
+    stop
+        Asked after every chunk: whether to end early.
 
     Raises
     ------
     DriverError
         If Dask is not installed, no scheduler answers, or a chunk cannot be computed; what is done stays done. A
         worker's death alone is no error: Dask gives its chunk to another one.
+    KernelInputError
+        If the kernel refuses a parameter.
     """
     try:
         import cloudpickle
@@ -82,12 +94,15 @@ def run_dask(
             for pending in flying:
                 try:
                     outcome: Outcome = pending.result()
+                except KernelInputError:
+                    raise  # a parameter is wrong
                 except Exception as error:
                     raise DriverError(f"chunk {pending.key.rpartition('-')[2]}: {error}") from error
                 job.keep(outcome)
                 tally.add(outcome, progress)
                 pending.release()
-                fill()
+                if stop is None or not stop():
+                    fill()
         finally:
             client.cancel(list(flying.futures))
     return tally.summary()
@@ -100,23 +115,23 @@ def _client(cluster: Any, workers: int | None) -> Iterator[Any]:
     if isinstance(cluster, Client):
         yield cluster
         return
-    try:
-        if cluster is None:
-            n = workers or usable_cores()
-            with (
-                LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=":0") as own,
-                Client(own) as client,
-            ):
-                yield client
-            return
-        if isinstance(cluster, str | Path) and Path(cluster).is_file():
-            made = Client(scheduler_file=str(cluster))
-        else:
-            made = Client(cluster)
-    except (OSError, ValueError) as error:
-        raise DriverError(f"no Dask scheduler at {cluster}: {error}") from error
-    with made as client:
-        yield client
+    with ExitStack() as stack:
+        # Only what starts here may be told as a missing scheduler: errors of the job pass through the yield.
+        try:
+            if cluster is None:
+                # What fails in a worker is raised here; its log would say it again.
+                own = LocalCluster(
+                    n_workers=workers or usable_cores(),
+                    threads_per_worker=1,
+                    dashboard_address=":0",
+                    silence_logs=logging.CRITICAL,
+                )
+                cluster = stack.enter_context(own)
+            file = isinstance(cluster, str | Path) and Path(cluster).is_file()
+            made = Client(scheduler_file=str(cluster)) if file else Client(cluster)
+        except (OSError, ValueError) as error:
+            raise DriverError(f"no Dask scheduler at {cluster}: {error}") from error
+        yield stack.enter_context(made)
 
 
 @lru_cache(maxsize=4)

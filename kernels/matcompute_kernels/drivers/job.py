@@ -32,6 +32,8 @@ __all__ = [
 
 #: Called after every chunk with the structures that are done and those that the job has.
 ProgressFunction = Callable[[int, int], None]
+#: Asked between chunks; true ends the run early: chunks in flight are finished, the others are left to the next run.
+StopFunction = Callable[[], bool]
 
 
 class DriverError(RuntimeError):
@@ -113,6 +115,11 @@ class Summary:
     n_structures: int
     problems: dict[int, str]
     wall_s: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether every chunk is done (else the run was stopped early)."""
+        return self.n_computed + self.n_reused == self.n_chunks
 
 
 @dataclass(frozen=True)
@@ -292,6 +299,8 @@ def run(job: Job, driver: str = "serial", **options: Any) -> Summary:
     ------
     DriverError
         If there is no such driver, its package is not installed, or the job cannot go on.
+    KernelInputError
+        If the kernel refuses a parameter; the same from every driver, on every rank.
     """
     if driver not in ("serial", "threads", "mpi", "dask"):
         raise DriverError(f"no driver {driver!r}; drivers are serial, threads, mpi and dask")

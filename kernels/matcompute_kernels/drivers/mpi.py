@@ -26,9 +26,11 @@ from matcompute_kernels.drivers.job import (
     Job,
     Outcome,
     ProgressFunction,
+    StopFunction,
     Summary,
     Tally,
 )
+from matcompute_kernels.errors import KernelInputError
 
 __all__ = ["run_mpi"]
 
@@ -37,7 +39,13 @@ _POLL_S = 0.0005
 _LIVENESS_S = 0.5
 
 
-def run_mpi(job: Job, comm: Any = None, *, progress: ProgressFunction | None = None) -> Summary:
+def run_mpi(
+    job: Job,
+    comm: Any = None,
+    *,
+    progress: ProgressFunction | None = None,
+    stop: StopFunction | None = None,
+) -> Summary:
     """Run a job on all ranks of a communicator; every rank calls this with the same job.
 
     Parameters
@@ -48,6 +56,8 @@ def run_mpi(job: Job, comm: Any = None, *, progress: ProgressFunction | None = N
         An mpi4py communicator; None: ``COMM_WORLD``.
     progress
         Called on rank 0 after every chunk with the structures done and all.
+    stop
+        Asked on rank 0 between chunks: whether to end early.
 
     Returns
     -------
@@ -58,6 +68,8 @@ def run_mpi(job: Job, comm: Any = None, *, progress: ProgressFunction | None = N
     ------
     DriverError
         On every rank: if mpi4py is not installed or a chunk cannot be computed; what is done stays done.
+    KernelInputError
+        On every rank: if the kernel refuses a parameter.
     """
     try:
         from mpi4py import MPI
@@ -69,7 +81,7 @@ def run_mpi(job: Job, comm: Any = None, *, progress: ProgressFunction | None = N
     main = threading.current_thread() is threading.main_thread()
     if main and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Hydra's notice that a rank has died
-    return _Lead(comm, MPI, job, progress).run() if comm.Get_rank() == 0 else _follow(comm, MPI, job)
+    return _Lead(comm, MPI, job, progress, stop).run() if comm.Get_rank() == 0 else _follow(comm, MPI, job)
 
 
 def _receive(comm: Any, mpi: Any) -> tuple[int, Any] | None:
@@ -93,21 +105,28 @@ def _follow(comm: Any, mpi: Any, job: Job) -> Summary:
         try:
             answer: tuple[str, Any] = ("done", job.execute(Chunk(*content)))
         except Exception as error:
-            answer = ("failed", _describe(content, error))
+            answer = ("failed", _failure(content, error))
         comm.send(answer, dest=0, tag=_TAG)
 
 
 class _Lead:
     """Rank 0: serves the queue by polling while one thread of it computes."""
 
-    def __init__(self, comm: Any, mpi: Any, job: Job, progress: ProgressFunction | None) -> None:
-        self.comm, self.mpi, self.job, self.progress = comm, mpi, job, progress
+    def __init__(
+        self,
+        comm: Any,
+        mpi: Any,
+        job: Job,
+        progress: ProgressFunction | None,
+        stop: StopFunction | None,
+    ) -> None:
+        self.comm, self.mpi, self.job, self.progress, self.stop = comm, mpi, job, progress, stop
         self.queue: deque[Chunk] = deque()
         self.idle: set[int] = set()
         self.flying: dict[int, Chunk] = {}
         self.home: dict[int, tuple[str, int]] = {}
         self.lost: set[int] = set()
-        self.failure: str | None = None
+        self.failure: Exception | None = None
 
     def run(self) -> Summary:
         """Lead until all is done or has failed."""
@@ -119,7 +138,10 @@ class _Lead:
                 self._serve(pool, tally)
             summary = tally.summary()
         except Exception as error:
-            self.failure = self.failure or f"{type(error).__name__}: {error}"
+            known = isinstance(error, DriverError | KernelInputError)
+            self.failure = self.failure or (
+                error if known else DriverError(f"{type(error).__name__}: {error}")
+            )
             raise
         finally:
             self._stop(summary)
@@ -136,8 +158,8 @@ class _Lead:
                 if future.exception() is None:
                     self._book(future.result(), tally)
                 else:
-                    self.failure = self.failure or _describe(chunk, future.exception())
-            if self.failure is not None:
+                    self.failure = self.failure or _failure(chunk, future.exception())
+            if self.failure is not None or (self.queue and self.stop is not None and self.stop()):
                 self.queue.clear()
             for rank in sorted(self.idle)[: len(self.queue)]:
                 self.idle.discard(rank)
@@ -202,15 +224,20 @@ class _Lead:
         return host == gethostname() and not _alive(pid)
 
 
-def _result(summary: Summary | None, failure: str | None) -> Summary:
-    if failure is not None or summary is None:
-        raise DriverError(failure or "rank 0 failed")
+def _result(summary: Summary | None, failure: Exception | None) -> Summary:
+    if failure is not None:
+        raise failure
+    if summary is None:
+        raise DriverError("rank 0 failed")
     return summary
 
 
-def _describe(chunk: Any, error: BaseException | None) -> str:
+def _failure(chunk: Any, error: BaseException | None) -> Exception:
+    """What every rank raises: what a chunk failed with, as it is if a parameter is wrong."""
+    if isinstance(error, KernelInputError):
+        return error
     text = "".join(traceback.format_exception_only(error)).strip() if error is not None else ""
-    return f"structures {chunk[1]} to {chunk[2] - 1}: {text}"
+    return DriverError(f"structures {chunk[1]} to {chunk[2] - 1}: {text}")
 
 
 def _alive(pid: int) -> bool:

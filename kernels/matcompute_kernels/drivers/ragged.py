@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,9 +31,12 @@ class Ragged:
     ----------
     parts
         Name → (ptr i8[n + 1], items [K, …]); all parts have the same number of rows.
+    shared
+        Arrays that belong to all rows, such as the columns of a block.
     """
 
     parts: dict[str, tuple[np.ndarray, np.ndarray]]
+    shared: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, (ptr, items) in self.parts.items():
@@ -50,17 +53,17 @@ class Ragged:
             size = np.zeros(n, dtype=np.int64)
             size[rows] = np.diff(ptr)
             spread[name] = np.concatenate([[0], np.cumsum(size)]), items
-        return Ragged(spread)
+        return Ragged(spread, self.shared)
 
     def pack(self) -> np.ndarray:
         """Return everything as bytes, :data:`PACKED` [size]: a JSON head, then the arrays."""
         arrays = [
             np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-            for pair in self.parts.values()
-            for array in pair
+            for array in (*(array for pair in self.parts.values() for array in pair), *self.shared.values())
         ]
-        head = json.dumps({"parts": list(self.parts), "arrays": [[a.dtype.str, a.shape] for a in arrays]})
-        raw = b"".join([len(head.encode()).to_bytes(_HEAD, "little"), head.encode(), *map(bytes, arrays)])
+        layout = [[a.dtype.str, a.shape] for a in arrays]
+        head = json.dumps({"parts": list(self.parts), "shared": list(self.shared), "arrays": layout}).encode()
+        raw = b"".join([len(head).to_bytes(_HEAD, "little"), head, *(a.tobytes() for a in arrays)])
         return np.frombuffer(raw, PACKED)
 
     @classmethod
@@ -74,7 +77,8 @@ class Ragged:
             size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
             arrays.append(np.frombuffer(raw[at : at + size], dtype).reshape(shape))
             at += size
-        return cls({name: (arrays[2 * k], arrays[2 * k + 1]) for k, name in enumerate(head["parts"])})
+        parts = {name: (arrays[2 * k], arrays[2 * k + 1]) for k, name in enumerate(head["parts"])}
+        return cls(parts, dict(zip(head["shared"], arrays[2 * len(parts) :])))
 
 
 def iter_ragged(sink: DirectorySink) -> Iterator[tuple[Record, Ragged | None]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from matcompute_kernels.drivers.job import Job, ProgressFunction, Summary
+from matcompute_kernels.drivers.job import Job, ProgressFunction, StopFunction, Summary
 
 __all__ = ["run_serial"]
 
 
-def run_serial(job: Job, *, progress: ProgressFunction | None = None) -> Summary:
+def run_serial(
+    job: Job, *, progress: ProgressFunction | None = None, stop: StopFunction | None = None
+) -> Summary:
     """Run a job in this thread.
 
     Parameters
@@ -16,9 +18,13 @@ def run_serial(job: Job, *, progress: ProgressFunction | None = None) -> Summary
         What to do.
     progress
         Called after every chunk with the structures done and all.
+    stop
+        Asked between chunks: whether to end early.
     """
     tally = job.begin()
     for chunk in tally.todo:
+        if stop is not None and stop():
+            break
         outcome = job.execute(chunk)
         job.keep(outcome)
         tally.add(outcome, progress)

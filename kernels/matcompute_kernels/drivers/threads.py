@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from matcompute_kernels.drivers.job import Job, Outcome, ProgressFunction, Summary, usable_cores
+from matcompute_kernels.drivers.job import Job, Outcome, ProgressFunction, StopFunction, Summary, usable_cores
 
 __all__ = ["run_threads"]
 
 
-def run_threads(job: Job, *, threads: int | None = None, progress: ProgressFunction | None = None) -> Summary:
+def run_threads(
+    job: Job,
+    *,
+    threads: int | None = None,
+    progress: ProgressFunction | None = None,
+    stop: StopFunction | None = None,
+) -> Summary:
     """Run a job on threads.
 
     Parameters
@@ -20,6 +26,8 @@ def run_threads(job: Job, *, threads: int | None = None, progress: ProgressFunct
         How many; None: as many as this process may use cores.
     progress
         Called after every chunk with the structures done and all.
+    stop
+        Asked between chunks: whether to end early.
     """
     threads = threads or usable_cores()
     tally = job.begin()
@@ -29,7 +37,8 @@ def run_threads(job: Job, *, threads: int | None = None, progress: ProgressFunct
         try:
             while True:
                 # Twice as many as threads: none waits for us, and finished arrays do not pile up.
-                while len(flying) < 2 * threads and (chunk := next(todo, None)) is not None:
+                room = 0 if stop is not None and stop() else 2 * threads
+                while len(flying) < room and (chunk := next(todo, None)) is not None:
                     flying.add(pool.submit(job.execute, chunk))
                 if not flying:
                     break

@@ -118,8 +118,8 @@ def info(as_json: bool) -> None:
     "--set",
     "settings",
     multiple=True,
-    metavar="KEY=VALUE",
-    help="Parameter, such as r_cut=5 or species=Al,Cu.",
+    metavar="KEY=VALUE,…",
+    help="Parameters, such as r_cut=5,n_max=8 or species=Al,Cu (may be repeated).",
 )
 @click.option("--name", help="Name of the descriptor in the file (by default the kernel's).")
 @click.option(
@@ -132,36 +132,65 @@ def info(as_json: bool) -> None:
 @click.option(
     "--chunk", type=click.IntRange(1), default=256, show_default=True, help="Structures of a chunk."
 )
-def describe(
-    file: Path,
-    kernel: str,
-    settings: tuple[str, ...],
-    name: str | None,
-    driver: str | None,
-    workers: int | None,
-    scheduler: str | None,
-    chunk: int,
-) -> None:
-    """Compute a descriptor of all structures of FILE (a dataset) and store it there; continues after a kill."""
-    from matcompute.node.describe import describe_dataset, parse_settings
+@click.option("--overwrite", is_flag=True, help="Replace a descriptor of this name.")
+@click.option(
+    "--walltime", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Time the job has."
+)
+def describe(file: Path, walltime: float | None, **options: Any) -> None:
+    """Compute a descriptor of all structures of FILE (a dataset) and store it there; continues after a kill.
 
-    options: dict[str, Any] = {}
-    if scheduler is not None:
-        driver, options["cluster"] = driver or "dask", scheduler
-    if workers is not None:
-        options["workers" if driver == "dask" else "threads"] = workers
-        driver = driver or "threads"
-    result = describe_dataset(
-        file, kernel, parse_settings(settings), name=name, driver=driver, size=chunk, **options
-    )
+    \b
+    Exit status: 0 done · 75 stopped early by walltime or a signal, run again to continue ·
+    65 wrong parameter · 69 package missing · 73 cannot write
+    """
+    from matcompute.node.describe import run_describe
+
+    result = run_describe(file, walltime_s=walltime, **options)
     if result is not None:
         _print_json(result)
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="All kernels (so it is without names, too).")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def warmup(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
+    """Compile the kernels, once for a centre, so that no job has to: all of them, or those named."""
+    from matcompute.node.warmup import cache_folder, warm_up
+
+    show = (lambda *_: None) if as_json else _print_warmed
+    found = warm_up(() if everything else names, show)
+    total, compiled = sum(item.seconds for item in found), sum(item.compiled for item in found)
+    if as_json:
+        from dataclasses import asdict
+
+        kernels = [asdict(item) for item in found]
+        _print_json(
+            {"cache": str(cache_folder()), "compiled": compiled, "seconds": total, "kernels": kernels}
+        )
+        return
+    click.echo(
+        f"{len(found)} kernels in {total:.1f} s, {compiled} functions compiled; cache: {cache_folder()}"
+    )
+
+
+def _print_warmed(item: Any, done: int, total: int) -> None:
+    what = f"{item.compiled} functions compiled" if item.compiled else "from the cache"
+    click.echo(f"[{done:2}/{total}] {item.name:<22} {item.seconds:6.2f} s  {what}")
 
 
 def _print_json(content: dict[str, Any]) -> None:
     import json
 
     click.echo(json.dumps(content, indent=1))
+
+
+def _print_error(error: MatcomputeError) -> None:
+    from matcompute.node.mpi import launcher_rank
+
+    if launcher_rank() == 0:  # the other ranks have the same to say
+        label = "stopped: " if error.exit_code == 75 else "error: "
+        click.echo(click.style(label, fg="red", bold=True) + str(error), err=True)
 
 
 def main() -> None:
@@ -171,7 +200,7 @@ def main() -> None:
     except MatcomputeError as error:
         if os.environ.get("MATCOMPUTE_TRACEBACK"):
             raise
-        click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+        _print_error(error)
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)

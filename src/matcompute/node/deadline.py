@@ -39,6 +39,13 @@ class StopRequest:
         self.signal: int | None = None
         self._asked: str | None = None
 
+    @classmethod
+    def within(cls, walltime_s: float | None, margin_s: float = 60.0) -> StopRequest:
+        """Return a request that comes ``margin_s`` (at most a fifth of the walltime) before its end, from now on."""
+        if walltime_s is None:
+            return cls()
+        return cls(time.monotonic() + walltime_s - min(margin_s, 0.2 * walltime_s))
+
     def install(self) -> None:
         """Catch the stop signals in this process."""
         for number in STOP_SIGNALS:

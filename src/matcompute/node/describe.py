@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import matcompute_kernels
-from matcompute.dataset import Dataset, DatasetError, DatasetWriter, Status
-from matcompute.dataset.descriptors import write_dense
-from matcompute.dataset.h5io import ENTRY_CHUNK, attach, make_dataset, set_attr
-from matcompute.errors import did_you_mean
-from matcompute.node.errors import NodeError, TaskFileError, UnavailableError
+from matcompute.dataset import Dataset, DatasetError
+from matcompute.dataset.descriptors import BlockSparse, descriptor_names
+from matcompute.node.deadline import StopRequest
+from matcompute.node.descriptor_store import store_chunks
+from matcompute.node.descriptors import Facts, descriptor_adapter
+from matcompute.node.errors import StoppedError, TaskFileError, UnavailableError, WriteError
 from matcompute.node.mpi import launched_ranks, launcher_rank
-from matcompute_kernels import Batch, KernelInputError, feature_labels
+from matcompute.node.settings import check_settings, find_descriptor, parse_settings, resolve_settings
+from matcompute.progressbar import progress_bar
+from matcompute_kernels import Batch, KernelInputError
 from matcompute_kernels.drivers import (
     AppendSink,
     Chunk,
     DriverError,
     Job,
+    Ragged,
     chunk_rows,
-    merge_chunks,
     run,
 )
-from matcompute_kernels.drivers.sink import layout_of
+from matcompute_kernels.elements import MAX_Z, SYMBOLS
 
-__all__ = ["DatasetSource", "describe_dataset", "parse_settings"]
+if TYPE_CHECKING:
+    from matcompute.node.descriptors import DescriptorParameters
 
-#: Labels beyond this are not stored (an attribute of HDF5 has little room).
-_LABEL_BYTES = 32_000
+__all__ = ["DatasetSource", "chunk_folder", "describe_dataset", "run_describe"]
+
+_KERNEL = "matcompute.node.describe:describe_batch"
 
 
 class DatasetSource:
@@ -84,16 +88,60 @@ class DatasetSource:
             digest.update(self._dataset.entry_column("structure_hash").tobytes())
         return digest.hexdigest()
 
-    def species(self) -> list[int]:
-        """Return the atomic numbers that occur, in order."""
+    def facts(self) -> Facts:
+        """Return what ``auto`` is filled from."""
         with self._lock:
-            return np.unique(self._dataset.file["sites/atomic_number"][...]).tolist()
+            numbers = np.unique(self._dataset.file["sites/atomic_number"][...])
+            sizes = self._dataset.entry_column("n_sites")
+        species = tuple(SYMBOLS[z] for z in numbers if 0 < z <= MAX_Z)
+        return Facts(species, int(sizes.max(initial=1)))
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             if "_dataset" in self.__dict__:
                 self.__dict__.pop("_dataset").close()
+
+
+class _Sink(AppendSink):
+    """Chunks beside the file; what an abandoned run with other parameters has left there may be cleared away."""
+
+    def __init__(self, folder: Path, replace: bool) -> None:
+        super().__init__(folder)
+        self.replace = replace
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "replace": self.replace}
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        if self.replace:
+            with suppress(DriverError):
+                super().begin(identity)
+                return
+            shutil.rmtree(self.folder)
+        super().begin(identity)
+
+
+def chunk_folder(path: Path, name: str) -> Path:
+    """Return where the chunks of a descriptor are until it is in the file."""
+    return path.with_name(f"{path.name}.{name}.chunks")
+
+
+def describe_batch(batch: Batch, descriptor: str, **parameters: Any) -> np.ndarray | Ragged:
+    """Compute a descriptor of the registry: the kernel of the job."""
+    adapter = descriptor_adapter(descriptor)
+    result = adapter.compute(batch, _model(descriptor, json.dumps(parameters)))
+    if isinstance(result, BlockSparse):
+        values = result.value_ptr[result.ptr], result.values
+        shared = {"kinds": result.kinds, "offset": result.offset}
+        return Ragged({"pairs": (result.ptr, result.pairs), "values": values}, shared)
+    return result
+
+
+@lru_cache(maxsize=16)
+def _model(descriptor: str, text: str) -> DescriptorParameters:
+    parameters: DescriptorParameters = descriptor_adapter(descriptor).Parameters.model_validate_json(text)
+    return parameters
 
 
 def describe_dataset(
@@ -104,32 +152,38 @@ def describe_dataset(
     name: str | None = None,
     driver: str | None = None,
     size: int = 256,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], str | None] | None = None,
     **options: Any,
 ) -> dict[str, Any] | None:
     """Compute a descriptor of all structures of a dataset file and store it there, at ``/descriptors/<name>``.
 
     Chunks are kept in the folder ``<file>.<name>.chunks`` (one file a process) until the descriptor is in the file:
-    after a kill the same call continues. Structures that the kernel refuses have NaN in their rows, and
-    ``/descriptors/<name>_status`` says which.
+    after a kill the same call continues. Structures that the kernel refuses have NaN in their rows (or no blocks),
+    and ``/descriptors/<name>_status`` says which.
 
     Parameters
     ----------
     path
         A dataset file; a copy with the descriptor takes its place in the end.
     kernel
-        Public name of a descriptor of `matcompute_kernels`.
+        A descriptor of the registry (entry points ``matcompute.kernels``), such as ``soap``.
     parameters
-        Its keywords. Where the kernel asks for ``species``, the file's are the default; where it can average, the
-        default is ``"outer"`` (a row per entry; ``average="off"``: a row per site).
+        Its parameters. ``species`` and ``n_atoms_max`` are by default those of the file; what is per site is
+        averaged over each structure unless ``average`` is ``"off"``.
     name
         Name of the descriptor in the file; by default the kernel's.
     driver
         ``serial``, ``threads``, ``mpi`` or ``dask``; by default ``mpi`` under an MPI launcher, else ``threads``.
     size
         Structures of a chunk.
+    overwrite
+        Replace a descriptor of this name, and chunks that an unfinished call with other parameters has left.
     progress
         Called after every chunk with the structures done and all.
+    stop
+        Asked between chunks for a reason to end early, such as a signal's name.
     **options
         Keywords of the driver.
 
@@ -141,122 +195,117 @@ def describe_dataset(
     Raises
     ------
     TaskFileError
-        If there is no such kernel, or its parameters are wrong.
+        If there is no such descriptor, or its parameters are wrong.
+    StoppedError
+        If it ended early; the same call continues.
     UnavailableError
         If the driver's package is missing or a chunk cannot be computed.
+    DatasetError
+        If the file has a descriptor of this name, or is no dataset.
     """
-    name = name or kernel
-    function = _descriptor(kernel)
+    path, name = Path(path), name or kernel
+    adapter = find_descriptor(kernel)
+    checked = check_settings(adapter, parameters or {})
     source = DatasetSource(path, size)
     try:
         with Dataset(path) as dataset:
-            if name in dataset.file.get("descriptors", {}):
-                raise DatasetError(f"{path} has a descriptor '{name}' already", hint="give another --name")
-        settings = dict(parameters or {})
-        takes = inspect.signature(function).parameters
-        if "species" in takes and "species" not in settings:
-            settings["species"] = source.species()
-        if "average" in takes and takes["average"].default == "off":
-            settings.setdefault("average", "outer")
-        unknown = [key for key in settings if key not in takes]
-        if unknown:
-            raise TaskFileError(f"{kernel} has no parameter '{unknown[0]}'{did_you_mean(unknown[0], takes)}")
-        missing = [
-            key
-            for key, value in takes.items()
-            if key != "batch"
-            and value.default is inspect.Parameter.empty
-            and value.kind is value.POSITIONAL_OR_KEYWORD
-            and key not in settings
-        ]
-        if set(missing) - {"formulas"}:
-            raise TaskFileError(f"{kernel} needs the parameter '{missing[0]}'", hint=f"--set {missing[0]}=…")
+            if not overwrite and name in descriptor_names(dataset):
+                raise DatasetError(
+                    f"{path} has a descriptor '{name}' already", hint="give another --name, or --overwrite"
+                )
+        checked = resolve_settings(adapter, checked, source.facts())
         driver = driver or ("mpi" if launched_ranks() > 1 else "threads")
-        sink = AppendSink(Path(path).with_name(f"{Path(path).name}.{name}.chunks"))
+        sink = _Sink(chunk_folder(path, name), overwrite)
+        job = Job(_KERNEL, source, sink, {"descriptor": kernel, **checked.keywords()})
+        reasons: list[str] = []
+
+        def stopping() -> bool:
+            reason = stop() if stop is not None else None
+            reasons.extend([reason] if reason else [])
+            return bool(reason)
+
         try:
-            summary = run(Job(kernel, source, sink, settings), driver, progress=progress, **options)
-            if driver == "mpi" and launcher_rank() != 0:
-                return None
-            per = _store(Path(path), name, kernel, settings, sink)
+            summary = run(job, driver, progress=progress, stop=stopping, **options)
         except KernelInputError as error:
             raise TaskFileError(f"{kernel}: {error}") from error
         except DriverError as error:
-            raise UnavailableError(f"{kernel}: {error}") from error
+            raise UnavailableError(f"{kernel}: {error}", hint=_remedy(error)) from error
+        except OSError as error:
+            raise WriteError(f"{sink.folder}: {error.strerror or error}") from error
+        if driver == "mpi" and launcher_rank() != 0:
+            return None
+        if not summary.finished:
+            done = summary.n_computed + summary.n_reused
+            raise StoppedError(
+                f"{', '.join(reasons[-1:]) or 'stopped'}: {done} of {summary.n_chunks} chunks are done",
+                hint="run the same command again: it continues",
+            )
     finally:
         source.close()
-    problems = sink.problems()
+    try:
+        found = store_chunks(path, name, adapter, checked, sink, overwrite=overwrite)
+    except TaskFileError:
+        shutil.rmtree(sink.folder, ignore_errors=True)
+        raise
     shutil.rmtree(sink.folder, ignore_errors=True)
-    return {
-        "descriptor": name,
-        "per": per,
-        "driver": driver,
-        **asdict(summary),
-        "problems": {str(row): text for row, text in problems.items()},
-    }
+    return {"descriptor": name, "driver": driver, **asdict(summary), **found}
 
 
-def _descriptor(kernel: str) -> Callable[..., Any]:
-    known = [n for n, module in matcompute_kernels._WHERE.items() if module.startswith("descriptors.")]
-    if kernel not in known:
-        raise TaskFileError(f"no descriptor '{kernel}'{did_you_mean(kernel, known)}")
-    found: Callable[..., Any] = getattr(matcompute_kernels, kernel)
-    return found
+def _remedy(error: DriverError) -> str | None:
+    if "holds another job" in str(error):
+        return "an unfinished run used other settings: repeat these, or start over with --overwrite"
+    return None
 
 
-def _store(path: Path, name: str, kernel: str, settings: Mapping[str, Any], sink: AppendSink) -> str:
-    """Write the merged rows and the statuses; return what a row belongs to."""
-    values = merge_chunks(sink, sink.folder / "merged.npy")
-    values = values.reshape(len(values), -1)
-    per: Literal["entry", "site"] = "site" if layout_of(list(sink.records().values()))[0] else "entry"
-    try:
-        labels = feature_labels(kernel, **settings)
-    except (KernelInputError, TypeError):
-        labels = []
-    if len(labels) != values.shape[1] or sum(map(len, labels)) > _LABEL_BYTES:
-        labels = []
-    with DatasetWriter.append_to(path) as writer:
-        status = np.full(len(writer), Status.OK, dtype="u1")
-        status[list(sink.problems())] = Status.INVALID_INPUT
-        write_dense(writer, name, values, per=per, long_name=f"{kernel} descriptor", features=labels)
-        group = writer.file["descriptors"]
-        text = json.dumps(sink.identity()["parameters"], sort_keys=True)
-        for key, value in (("kernel", kernel), ("parameters", text)):
-            set_attr(group[name], key, value)
-        item = make_dataset(group, f"{name}_status", "u1", (), ENTRY_CHUNK)
-        item.resize(len(status), axis=0)
-        if len(status):
-            item[...] = status
-        attach(writer.file, item, ("entry",))
-        set_attr(item, "long_name", f"status of {name}")
-        set_attr(item, "units", "1")
-        item.attrs["flag_values"] = np.array([s.value for s in Status], dtype="u1")
-        set_attr(item, "flag_meanings", " ".join(s.label for s in Status))
-    return per
+def run_describe(
+    path: Path,
+    *,
+    kernel: str,
+    settings: Iterable[str] = (),
+    name: str | None = None,
+    driver: str | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    chunk: int = 256,
+    overwrite: bool = False,
+    walltime_s: float | None = None,
+) -> dict[str, Any] | None:
+    """Do what ``matcompute-node describe`` is asked to: describe with progress, until walltime or a signal.
 
-
-def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
-    """Return ``("r_cut=5", "species=Al,Cu")`` as keywords: JSON values, lists by commas, else text.
-
-    Raises
-    ------
-    NodeError
-        If an item has no ``=``.
+    Parameters
+    ----------
+    path, kernel, name, driver, overwrite
+        As for :func:`describe_dataset`.
+    settings
+        Parameters as text, see :func:`.parse_settings`.
+    workers
+        Threads, or processes of a local Dask cluster.
+    scheduler
+        Address or scheduler file of a Dask cluster.
+    chunk
+        Structures of a chunk.
+    walltime_s
+        Time the job has.
     """
-    found: dict[str, Any] = {}
-    for item in settings:
-        key, equals, text = item.partition("=")
-        if not equals or not key:
-            raise NodeError(f"--set {item}: expected NAME=VALUE", hint="such as --set r_cut=5")
-        try:
-            found[key] = json.loads(text)
-        except ValueError:
-            parts = text.split(",")
-            found[key] = [_value(part) for part in parts] if len(parts) > 1 or key == "species" else text
-    return found
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text.strip()
+    request = StopRequest.within(walltime_s)
+    options: dict[str, Any] = {}
+    if scheduler is not None:
+        driver, options["cluster"] = driver or "dask", scheduler
+    if workers is not None and driver in (None, "threads", "dask"):
+        options["workers" if driver == "dask" else "threads"] = workers
+        driver = driver or "threads"
+    parameters = parse_settings(settings)
+    request.install()
+    with progress_bar(name or kernel, quiet=launcher_rank() != 0) as progress:
+        return describe_dataset(
+            path,
+            kernel,
+            parameters,
+            name=name,
+            driver=driver,
+            size=chunk,
+            overwrite=overwrite,
+            progress=progress,
+            stop=lambda: request.reason,
+            **options,
+        )

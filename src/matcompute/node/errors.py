@@ -5,7 +5,7 @@ from __future__ import annotations
 from matcompute.errors import MatcomputeError
 from matcompute.node.exit_codes import ExitCode
 
-__all__ = ["ModelError", "NodeError", "TaskFileError", "UnavailableError", "WriteError"]
+__all__ = ["ModelError", "NodeError", "StoppedError", "TaskFileError", "UnavailableError", "WriteError"]
 
 
 class NodeError(MatcomputeError):
@@ -36,3 +36,9 @@ class WriteError(NodeError):
     """A file cannot be written (exit 73)."""
 
     exit_code = int(ExitCode.CANNOT_WRITE)
+
+
+class StoppedError(NodeError):
+    """Walltime or a signal ended the work early; the same command continues (exit 75)."""
+
+    exit_code = int(ExitCode.STOPPED_EARLY)
