@@ -225,7 +225,7 @@ def _cleared(campaign: Campaign, centre: CentreLike) -> bool:
 def usable_centres(campaign: Campaign, centres: Mapping[str, CentreLike]) -> list[str]:
     """Return the ids of the centres where a campaign may run: allowed, not denied, cleared for its grade.
 
-    The workspace's own machine is left out where others are registered, unless it has a profile or the campaign names it.
+    The workspace's own machine is left out where others are registered, unless it has a profile or is named.
     """
     known = list(centres)
     if campaign.centres.allow is None and len(centres) > 1:

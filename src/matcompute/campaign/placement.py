@@ -63,6 +63,7 @@ def centre_state(
     factors: Mapping[str, Mapping[str, float]] | None = None,
     waits: Mapping[tuple[str, str], float] | None = None,
     used: Mapping[tuple[str, str], float] | None = None,
+    account: str | None = None,
 ) -> CentreState:
     """Return a centre as routing sees it.
 
@@ -76,6 +77,8 @@ def centre_state(
         Our batches there, and why it is left alone.
     factors, waits, used
         Measured: :func:`~matcompute.campaign.state.usage.measured_factors`, ``queue_waits``, ``project_core_s``.
+    account
+        The project whose quota counts; the centre's default.
     """
     flight = flight or InFlight()
     looks = QueueLook.from_json(row.queue if row is not None else None)
@@ -93,7 +96,7 @@ def centre_state(
         codes=frozenset(code.name for code in centre.codes) | ({NODE_PROGRAM} if centre.is_local else set()),
         window=centre.window,
         in_flight_core_s=flight.core_s,
-        quota_left_core_s=_quota_left(centre, flight, used or {}),
+        quota_left_core_s=_quota_left(centre, flight, used or {}, account),
         factors=measured,
         blocked={block.workload: block.reason for block in blocks if block.centre == centre.id},
     )
@@ -122,8 +125,10 @@ def _partition(
     )
 
 
-def _quota_left(centre: Centre, flight: InFlight, used: Mapping[tuple[str, str], float]) -> float:
-    project = centre.project()
+def _quota_left(
+    centre: Centre, flight: InFlight, used: Mapping[tuple[str, str], float], account: str | None
+) -> float:
+    project = centre.project(account)
     if project is None or project.quota_core_h is None:
         return np.inf
     if project.until is not None and time.strftime("%Y-%m-%d") > project.until.isoformat():
@@ -183,8 +188,8 @@ class Situation:
         """Our batches in flight at all centres."""
         return sum(flight.count for flight in self.flights.values())
 
-    def states(self) -> list[CentreState]:
-        """Return the centres as routing sees them."""
+    def states(self, accounts: Mapping[str, str] | None = None) -> list[CentreState]:
+        """Return the centres as routing sees them; ``accounts``: centre id → project that is charged there."""
         return [
             centre_state(
                 centre,
@@ -194,6 +199,7 @@ class Situation:
                 factors=self.factors,
                 waits=self.waits,
                 used=self.used,
+                account=(accounts or {}).get(name),
             )
             for name, centre in self.profiles.items()
         ]

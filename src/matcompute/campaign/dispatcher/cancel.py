@@ -26,7 +26,7 @@ def cancel(state: State, row: CampaignRow) -> bool:
         batches = batches_of(connection, row.id, BATCH_OPEN)
     alive = []
     for batch in batches:
-        process = load(batch.process_uuid) if batch.process_uuid else find_process(batch.key)
+        process = load(batch.process_uuid) if batch.process_uuid else find_process(batch.label)
         if process is None:
             with state.write() as connection:
                 release_batch(connection, batch, state="cancelled", message="cancelled by the user")

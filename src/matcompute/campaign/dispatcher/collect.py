@@ -268,7 +268,7 @@ def find_lost_submissions(state: State) -> list[BatchRow]:
         intents = [b for b in open_batches(connection) if b.state == "intent"]
     lost = []
     for batch in intents:
-        process = find_process(batch.key)
+        process = find_process(batch.label)
         if process is None:
             lost.append(batch)
         else:

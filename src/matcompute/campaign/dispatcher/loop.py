@@ -18,6 +18,7 @@ from matcompute.campaign.dispatcher.collect import collect, find_lost_submission
 from matcompute.campaign.dispatcher.finish import finish, finished_stages
 from matcompute.campaign.dispatcher.gates import evaluate_gates
 from matcompute.campaign.dispatcher.ingest import ingest
+from matcompute.campaign.dispatcher.pool import Pool
 from matcompute.campaign.dispatcher.submit import plan_batches, submit_next
 from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import BatchRow, set_batch
@@ -32,7 +33,9 @@ from matcompute.campaign.state.models import (
 from matcompute.errors import MatcomputeError
 
 if TYPE_CHECKING:
-    from matcompute.centres import RegisteredCentre
+    from collections.abc import Sequence
+
+    from matcompute.campaign.dispatcher.placing import Stuck
     from matcompute.workspace import Workspace
 
 __all__ = ["Dispatcher"]
@@ -65,13 +68,14 @@ class Dispatcher:
     def __init__(self, workspace: Workspace, state: State, *, interval: float = 0.2) -> None:
         self.workspace, self.state, self.interval = workspace, state, interval
         self.stopping = False
-        self._centre: RegisteredCentre | None = None
+        self.pool = Pool(workspace)
         self._daemon: threading.Thread | None = None
         self._daemon_error: MatcomputeError | None = None
         self._due: dict[str, float] = {}
         self._folders: dict[int, Path] = {}
         self._unrecorded: set[int] = set()
         self._message = ""
+        self._waits = False
 
     # ------------------------------------------------------------------ life
     def run(self) -> None:
@@ -196,7 +200,7 @@ class Dispatcher:
             return 1
         if row.state != "running":
             self._to(row, "running")
-        moved = plan_batches(self.state, row, self.centre)
+        moved = plan_batches(self.state, row, self.pool)
         moved += evaluate_gates(self.state, row)
         if moved:
             return moved
@@ -214,25 +218,32 @@ class Dispatcher:
             if by_id(connection, row.id).state in CAMPAIGN_ACTIVE:
                 set_campaign(connection, row.id, state=to)
 
-    # ------------------------------------------------------------------ the centre
-    @property
-    def centre(self) -> RegisteredCentre:
-        """The local centre, made known to AiiDA."""
-        if self._centre is None:
-            from matcompute.centres import local_centre, register
-
-            self._centre = register(self.workspace, local_centre(self.workspace))
-        return self._centre
-
+    # ------------------------------------------------------------------ submitting
     def _submit(self) -> int:
         with self.state.read() as connection:
             rows = [row for row in all_campaigns(connection, ["running"]) if row.wanted == "run"]
         if not rows:
             return 0
-        count, over = submit_next(self.state, rows, self.centre, self._await_daemon, self._fail)
-        for row in over:
+        count, turn = submit_next(self.state, rows, self.pool, self._await_daemon, self._fail)
+        for row in turn.over:
             self._over_budget(row)
+        self._tell_stuck(turn.stuck)
         return count
+
+    def _tell_stuck(self, stuck: Sequence[Stuck]) -> None:
+        """A campaign that waits for a centre says so; one that waits for a person stops."""
+        waits = [item for item in stuck if item.kind == "waits"]
+        if waits or self._waits:
+            self._waits = bool(waits)
+            self._say("; ".join(f"'{item.row.name}' waits: {item.text}" for item in waits))
+        for item in stuck:
+            with self.state.write() as connection:
+                row = by_id(connection, item.row.id)
+                if item.kind == "waits" or row.state != "running" or _in_flight(connection, row.id):
+                    continue
+                values = stuck_values(row, item.kind, item.text)
+                LOGGER.error("campaign '%s': %s", row.name, values["reason"])
+                set_campaign(connection, row.id, **values)
 
     def _failed_to_record(self, item: BatchRow, error: Exception) -> None:
         self._unrecorded.add(item.id)
@@ -312,6 +323,28 @@ class Dispatcher:
             self._await_daemon()
             self.workspace.repair()
             self._due["repair"] = time.monotonic() + self.REPAIR_S
+
+
+def stuck_values(row: CampaignRow, kind: str, text: str) -> dict[str, str]:
+    """Return what a campaign's row says when none of its batches can go anywhere."""
+    resume = f"matcompute campaign resume {row.name}"
+    if kind == "quota":
+        return {
+            "state": "over-budget",
+            "reason": f"the quota of its centres is used up: {text}",
+            "hint": f"raise projects.quota_core_h in the centre's profile or allow another centre, then: {resume}",
+        }
+    if kind == "blocked":
+        return {
+            "state": "stopped",
+            "reason": f"no centre is left after failures: {text}",
+            "hint": f"mend what is said there, then: {resume}",
+        }
+    return {
+        "state": "stopped",
+        "reason": f"no centre can take its next batch: {text}",
+        "hint": f"register a centre that can, or change centres in the campaign file and run it again, then: {resume}",
+    }
 
 
 def _in_flight(connection: Connection, campaign_id: int | None = None) -> int:

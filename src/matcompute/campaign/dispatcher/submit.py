@@ -14,6 +14,8 @@ from matcompute.campaign.batches import batch_count, choose_batches
 from matcompute.campaign.costs import structure_costs
 from matcompute.campaign.dispatcher.definition import definition
 from matcompute.campaign.dispatcher.nodes import call_once, find_process, load, tag
+from matcompute.campaign.dispatcher.placing import Capacity, Place, Turn, capacity, take_turn
+from matcompute.campaign.placement import workload
 from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import (
     BatchRow,
@@ -22,13 +24,15 @@ from matcompute.campaign.state.batches import (
     members,
     open_batches,
     set_batch,
-    spent,
 )
 from matcompute.campaign.state.campaigns import CampaignRow, StageRow, set_stage, stages_of
+from matcompute.campaign.state.centres import note_submission
 from matcompute.campaign.state.flow import complete, ready_count, ready_rows
+from matcompute.campaign.state.models import BATCH_OPEN
 from matcompute.errors import MatcomputeError
 
 if TYPE_CHECKING:
+    from matcompute.campaign.dispatcher.pool import Pool
     from matcompute.campaign.model import Stage
     from matcompute.centres import RegisteredCentre
 
@@ -37,34 +41,54 @@ __all__ = ["plan_batches", "submit_batch", "submit_next"]
 LOGGER = logging.getLogger(__name__)
 
 
-def plan_batches(state: State, row: CampaignRow, centre: RegisteredCentre) -> int:
+#: Work of the first batches of a stage whose cost was never measured, in s of wall time.
+PROBE_S = 60.0
+
+
+def plan_batches(state: State, row: CampaignRow, pool: Pool) -> int:
     """Put ready materials into planned batches; return how many were made.
 
     While an earlier stage still delivers, materials are collected until there is work for a whole batch, unless the
-    centre would idle.
+    centres would idle. Where nothing was ever measured, a few small batches go first: what they cost decides the size
+    of the others.
     """
     made = 0
     with state.read() as connection:
         stages = stages_of(connection, row.id)
         waiting = [here for here in stages if not here.is_gate and ready_count(connection, here.id)]
+        if not waiting:
+            return 0
         idle = not open_batches(connection) and not batches_of(connection, row.id, ["planned"], limit=1)
+        busy = {b.stage_id for b in batches_of(connection, row.id, ["planned", *BATCH_OPEN])}
+        situation = pool.situation(connection)
     for here in waiting:
         stage = definition(row).stage(here.name)
+        room = capacity(row, stage, situation)
+        if here.id in busy and here.id in pool.probing and room.factor is None:
+            continue  # the first batches tell how large the others should be
         with state.write() as connection:
             rows, n_sites = ready_rows(connection, here.id)
-            costs = structure_costs(stage, n_sites)
-            options = {"cores": centre.centre.cores, "cores_per_batch": stage.resources.cores}
+            estimates = structure_costs(stage, n_sites)
+            costs = estimates * (room.factor or 1.0)
+            options = {"cores": room.cores, "cores_per_batch": room.per_batch}
             more = here.position > 0 and not complete(connection, stages, here.position - 1)
             if more and not idle and not _worth_a_batch(costs, stage, options):
                 continue
-            groups = choose_batches(costs, batch_size=stage.batch_size, **options)
+            chosen = _probe(costs, stage, room) if room.factor is None else None
+            if chosen is None:
+                pool.probing.discard(here.id)
+                groups = choose_batches(costs, batch_size=stage.batch_size, **options)
+            else:
+                pool.probing.add(here.id)
+                groups = chosen
             create_batches(
                 connection,
                 row,
                 here,
-                centre.centre.id,
+                "",
                 [rows[group] for group in groups],
-                [float(costs[group].sum()) for group in groups],
+                [float(estimates[group].sum()) for group in groups],
+                workload=workload(stage),
             )
             if here.state == "waiting":
                 set_stage(connection, here.id, state="running", started=time.time())
@@ -77,14 +101,28 @@ def _worth_a_batch(costs: np.ndarray, stage: Stage, options: dict[str, int]) -> 
     return batch_count(float(costs.sum()), len(costs), batch_size=stage.batch_size, **options) > 1
 
 
+def _probe(costs: np.ndarray, stage: Stage, room: Capacity) -> list[np.ndarray] | None:
+    """Return a first wave of small batches, one a slot; None if everything fits one wave anyway."""
+    slots = max(1, min(room.slots, room.cores // room.per_batch))
+    wave = PROBE_S * room.per_batch * slots
+    if stage.batch_size is not None or float(costs.sum()) < 4 * wave:
+        return None
+    # An even sample of the materials: sizes of all kinds.
+    count = max(slots, int(np.searchsorted(np.cumsum(costs), wave)))
+    sample = np.unique(np.linspace(0, len(costs) - 1, min(count, len(costs))).astype(int))
+    return [sample[group] for group in choose_batches(costs[sample], count=min(slots, len(sample)))]
+
+
 def submit_next(
     state: State,
     rows: Sequence[CampaignRow],
-    centre: RegisteredCentre,
+    pool: Pool,
     ready: Callable[[], None],
     failed: Callable[[CampaignRow, Exception], None],
-) -> tuple[int, list[CampaignRow]]:
-    """Fill the centre's window, one batch of each campaign in turn.
+    *,
+    at_most: int = 16,
+) -> tuple[int, Turn]:
+    """Submit planned batches where routing and limits let them go, one of each campaign in turn.
 
     Parameters
     ----------
@@ -92,49 +130,39 @@ def submit_next(
         The tables.
     rows
         Campaigns that may submit.
-    centre
-        Where to.
+    pool
+        The centres.
     ready
         Called before a submission; returns when the daemon answers.
     failed
         Told of a campaign that cannot submit; its batch is planned again.
+    at_most
+        Batches submitted before the dispatcher looks around again.
 
     Returns
     -------
     n
         Batches submitted.
-    over
-        Campaigns whose budget is used up.
+    turn
+        With the campaigns whose budget is used up, or that can go nowhere.
     """
-    count, over = 0, []
-    queue = list(rows)
-    while queue:
-        with state.read() as connection:
-            room = centre.centre.window - len(open_batches(connection, centre.centre.id))
-        if room <= 0:
-            break
-        row = queue.pop(0)
-        with state.read() as connection:
-            (batch,) = batches_of(connection, row.id, ["planned"], limit=1) or [None]  # type: ignore[list-item]
-            used, expected = spent(connection, row.id)
-        if batch is None:
-            continue
-        if row.budget_core_s is not None and used + expected >= row.budget_core_s:
-            if used >= row.budget_core_s:
-                over.append(row)
+    turn = take_turn(state, rows, pool)
+    count, out = 0, set()
+    for place in turn.places[:at_most]:
+        if place.row.id in out:
             continue
         try:
             ready()
-            submit_batch(state, row, batch, centre)
+            submit_batch(state, place, pool.registered(place.centre))
         except StateError:
             raise  # nothing can be recorded: the dispatcher itself must end
         except Exception as error:
-            _plan_again(state, batch)
-            failed(row, error)
+            _plan_again(state, place.batch)
+            out.add(place.row.id)
+            failed(place.row, error)
             continue
         count += 1
-        queue.append(row)
-    return count, over
+    return count, turn
 
 
 def _plan_again(state: State, batch: BatchRow) -> None:
@@ -143,19 +171,38 @@ def _plan_again(state: State, batch: BatchRow) -> None:
         set_batch(connection, batch.id, state="planned")
 
 
-def submit_batch(state: State, row: CampaignRow, batch: BatchRow, centre: RegisteredCentre) -> None:
+def submit_batch(state: State, place: Place, centre: RegisteredCentre) -> None:
     """Give a planned batch to AiiDA, or find that it was given already.
 
     The intent is written first. After a crash at any point this is called again: the shard is found by its label, and
     so is the process.
     """
+    row, batch = place.row, place.batch
     with state.write() as connection:
-        set_batch(connection, batch.id, state="intent")
+        set_batch(
+            connection,
+            batch.id,
+            state="intent",
+            centre=place.centre,
+            partition=place.partition,
+            project=place.project,
+            expected_s=place.core_s,
+        )
+        note_submission(
+            connection,
+            batch_id=batch.id,
+            campaign_id=row.id,
+            attempt=batch.attempts,
+            centre_id=place.centre,
+            partition=place.partition,
+            project=place.project,
+            why=place.why,
+        )
         stages = stages_of(connection, row.id)
     here = next(s for s in stages if s.id == batch.stage_id)
-    process = find_process(batch.key)
+    process = find_process(batch.label)
     if process is None:
-        process = _submit(state, row, stages, here, batch, centre)
+        process = _submit(state, place, stages, here, centre)
     tag(process, {"campaign": row.uuid, "stage": here.name, "batch": batch.number, "key": batch.key})
     with state.write() as connection:
         set_batch(
@@ -166,29 +213,31 @@ def submit_batch(state: State, row: CampaignRow, batch: BatchRow, centre: Regist
             input_uuid=process.inputs.batch.shard.uuid,
             submitted=time.time(),
         )
-    LOGGER.info("batch %s: %d structures, process %d", batch.key, batch.n_total, process.pk)
+    LOGGER.info(
+        "batch %s: %d structures, process %d, centre %s (%s)",
+        batch.label,
+        batch.n_total,
+        process.pk,
+        place.centre,
+        place.partition,
+    )
 
 
 def _submit(
-    state: State,
-    row: CampaignRow,
-    stages: Sequence[StageRow],
-    here: StageRow,
-    batch: BatchRow,
-    centre: RegisteredCentre,
+    state: State, place: Place, stages: Sequence[StageRow], here: StageRow, centre: RegisteredCentre
 ) -> Any:
     from aiida.engine import submit
 
     from matcompute_workflows import build_batch
 
+    row, batch = place.row, place.batch
     shard = _shard(state, row, stages, here, batch)
-    stage = definition(row).stage(here.name)
     builder = build_batch(
         centre,
         shard,
-        task_of(stage),
-        label=batch.key,
-        resources=_resources(stage),
+        task_of(place.stage),
+        label=batch.label,
+        resources=_resources(place, centre),
         description=f"campaign {row.name}, stage {here.name}, batch {batch.number}",
     )
     return submit(builder)
@@ -244,13 +293,16 @@ def task_of(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _resources(stage: Stage) -> dict[str, Any]:
-    wanted = stage.resources
-    return {
+def _resources(place: Place, centre: RegisteredCentre) -> dict[str, Any]:
+    wanted = place.stage.resources
+    found = {
         "ranks": wanted.ranks,
-        "processes": wanted.processes,
+        "processes": place.processes,
         "threads": wanted.threads,
         "gpus": wanted.gpus,
         "memory_gb": wanted.memory,
-        "walltime_s": wanted.walltime,
+        "walltime_s": place.walltime_s,
     }
+    if not centre.centre.is_local:
+        found |= {"partition": place.partition, "account": place.project or None}
+    return found

@@ -91,6 +91,8 @@ def create_batches(
     centre: str,
     groups: Sequence[np.ndarray],
     estimates: Sequence[float],
+    *,
+    workload: str = "",
 ) -> list[BatchRow]:
     """Put ready materials into planned batches.
 
@@ -99,11 +101,13 @@ def create_batches(
     connection
         In a write transaction.
     owner, here, centre
-        Campaign, compute stage, where to.
+        Campaign, compute stage, where to (empty: decided when it is submitted).
     groups
         Rows of the materials, one array a batch, in the order of its shard.
     estimates
-        Expected core-seconds of each.
+        Estimated core-seconds of each.
+    workload
+        Key under which its cost is measured.
     """
     number = int(
         connection.execute(
@@ -123,6 +127,7 @@ def create_batches(
                 state="planned",
                 n_total=len(rows),
                 estimate_s=float(estimate),
+                workload=workload,
                 created=time.time(),
             )
         )
@@ -300,7 +305,7 @@ def spent(connection: Connection, campaign_id: int) -> tuple[float, float]:
     """Return the core-seconds that a campaign has used, and those expected of its batches in flight."""
     used = connection.execute(select(campaign.c.core_s).where(campaign.c.id == campaign_id)).scalar_one()
     expected = connection.execute(
-        select(func.coalesce(func.sum(batch.c.estimate_s), 0.0)).where(
+        select(func.coalesce(func.sum(func.coalesce(batch.c.expected_s, batch.c.estimate_s)), 0.0)).where(
             batch.c.campaign_id == campaign_id, batch.c.state.in_(BATCH_OPEN)
         )
     ).scalar_one()
