@@ -34,7 +34,7 @@ def cluster_folder() -> Iterator[Path]:
     """A folder that the centres' ordinary user can reach; what an earlier, killed run has left is removed first."""
     if os.geteuid() != 0:
         pytest.skip("needs root: the centres are made of namespaces and run jobs as another user")
-    require(missing("nsenter", "ssh", "ssh-keygen", SSHD))
+    require(missing("nsenter", "ssh", "ssh-keygen", SSHD, "modulecmd"))
     folder, lock = new_folder()
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -64,6 +64,15 @@ def test_ordinary_user_runs_the_node_program_in_a_job(site: Site) -> None:
     assert "emt" in "\n".join(rest)
 
 
+def test_environment_modules(site: Site) -> None:
+    use = "source /etc/profile.d/modules.sh; module load"
+    assert (
+        output(site, submit(site, f"{use} chemistry/1.0; echo version=$CHEMISTRY_VERSION")) == "version=1.0\n"
+    )
+    done = site.container.over_ssh(f"{use} physics/1.0", check=False)
+    assert (done.returncode, "physics/1.0" in done.stderr) == (1, True)
+
+
 def test_accounting(slurm_a: Site, slurm_b: Site, sge: Site) -> None:
     jobs = {site: submit(site, "sleep 1; exit 3") for site in (slurm_a, slurm_b, sge)}
     for site, job in jobs.items():

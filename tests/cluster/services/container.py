@@ -65,6 +65,11 @@ AllowUsers {user}
 Subsystem sftp internal-sftp
 LogLevel VERBOSE
 """
+#: The one environment module there is: ``chemistry/1.0``.
+MODULE = """\
+#%Module1.0
+setenv CHEMISTRY_VERSION 1.0
+"""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -170,6 +175,9 @@ class Container:
         (etc / "hostname").write_text(f"{self.hostname}\n")
         (etc / "hosts").write_text(f"127.0.0.1 {self.hostname} localhost\n")
         (etc / "nsswitch.conf").write_text("passwd: files\ngroup: files\nshadow: files\nhosts: files\n")
+        modules = etc / "environment-modules/modules/chemistry"
+        modules.mkdir(parents=True)
+        (modules / "1.0").write_text(MODULE)
         for key in (etc / "ssh").glob("ssh_host_*"):
             key.unlink()
         host_key = make_key(etc / "ssh/ssh_host_ed25519_key", self.hostname)

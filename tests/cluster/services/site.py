@@ -129,10 +129,11 @@ class Site(ABC):
             },
             "safe_interval_s": 0.0,
         }
+        programs = Path(sys.prefix) / "bin"
         code = {
             "name": "matcompute-node",
             "plugin": "matcompute.batch",
-            "executable": str(Path(sys.prefix) / "bin/matcompute-node"),
+            "executable": str(programs / "matcompute-node"),
         }
         data = {
             "schema": "matcompute.centre/v1",
@@ -140,6 +141,7 @@ class Site(ABC):
             "login": login,
             "scheduler": {"type": self.scheduler, "poll_interval_s": 0.5, "max_submitted": 4},
             "storage": {"work_dir": f"{self.container.user.home}/scratch"},
+            "launch": {"mpi": f"{programs / 'mpiexec'} -n {{tot_num_mpiprocs}}"},
             "codes": [code],
         }
         if path.is_dir():
