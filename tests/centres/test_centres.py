@@ -121,10 +121,14 @@ def test_another_id_in_the_local_file_is_refused(workspace, local_file):
 
 
 def test_a_code_that_moved_is_replaced_and_the_old_one_kept(workspace, centre):
-    from matcompute.centres.registration import _code
+    from matcompute.centres.codes import setup_codes
+    from matcompute.centres.model import CodeBlock
 
     old = centre.codes["matcompute-node"]
-    new = _code(centre.computer, Path("/elsewhere/bin/matcompute-node"))
+    elsewhere = CodeBlock(name="matcompute-node", executable="/elsewhere/bin/matcompute-node")
+    new = setup_codes(centre.computer, centre.centre.model_copy(update={"codes": (elsewhere,)}))[
+        "matcompute-node"
+    ]
     try:
         assert new.uuid != old.uuid
         assert old.is_hidden

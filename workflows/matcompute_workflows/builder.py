@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from matcompute.centres import RegisteredCentre
 
-__all__ = ["build_batch"]
+__all__ = ["build_batch", "scheduler_options"]
 
 
 def build_batch(
@@ -42,8 +42,8 @@ def build_batch(
     label
         Unique key of the batch; becomes the label of the work chain's node, by which it is found again.
     resources
-        ``ranks`` (MPI; 0 is none), ``processes``, ``threads``, ``gpus``, ``memory_gb``, ``walltime_s``; each
-        optional.
+        ``ranks`` (MPI; 0 is none), ``processes``, ``threads``, ``gpus``, ``memory_gb``, ``walltime_s``, and at a centre
+        with a scheduler ``partition``, ``account``, ``extra_directives`` (lines of the job script); each optional.
     model
         Weights in place of those that the calculator's package ships.
     max_iterations
@@ -55,7 +55,17 @@ def build_batch(
 
     from matcompute_workflows.workchain import BatchWorkChain
 
-    wanted = {"ranks": 0, "processes": 1, "threads": 1, "gpus": 0, "memory_gb": None, "walltime_s": None}
+    wanted: dict[str, Any] = {
+        "ranks": 0,
+        "processes": 1,
+        "threads": 1,
+        "gpus": 0,
+        "memory_gb": None,
+        "walltime_s": None,
+        "partition": None,
+        "account": None,
+        "extra_directives": (),
+    }
     unknown = set(resources or {}) - set(wanted)
     if unknown:
         raise ValueError(f"unknown resources {sorted(unknown)}; known: {sorted(wanted)}")
@@ -76,16 +86,48 @@ def build_batch(
     options.threads = int(wanted["threads"] or 1)
     options.gpus = int(wanted["gpus"] or 0)
     options.withmpi = ranks > 0
-    options.resources = {"num_machines": 1, "num_mpiprocs_per_machine": max(1, ranks)}
     if centre.slots is not None:
         options.slots = str(centre.slots)
-    if wanted["memory_gb"]:
-        options.max_memory_kb = round(float(wanted["memory_gb"]) * 1e6)
-    if wanted["walltime_s"]:
-        options.max_wallclock_seconds = max(1, round(float(wanted["walltime_s"])))
+    for name, value in scheduler_options(centre, wanted).items():
+        setattr(options, name, value)
     builder.batch.metadata.label = label
     if max_iterations is not None:
         builder.max_iterations = Int(max_iterations)
     if clean_workdir:
         builder.clean_workdir = Bool(True)
     return builder
+
+
+def scheduler_options(centre: RegisteredCentre, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return AiiDA's options by which a job asks the centre's scheduler for what it needs.
+
+    Parameters
+    ----------
+    centre
+        From :func:`matcompute.centres.register`.
+    wanted
+        As in :func:`build_batch`.
+    """
+    from matcompute.centres import Request, job_options
+
+    profile = centre.centre
+    ranks, threads = int(wanted["ranks"] or 0), int(wanted["threads"] or 1)
+    partition = profile.partition(wanted["partition"] or centre.partition)
+    walltime = wanted["walltime_s"]
+    if walltime is None and profile.scheduler.type != "direct":
+        walltime = partition.max_wall_s  # else the scheduler's default, which may be minutes
+    request = Request(
+        ranks=ranks,
+        cores=threads if ranks > 0 else int(wanted["processes"] or 1) * threads,
+        gpus=int(wanted["gpus"] or 0) if profile.scheduler.type != "direct" else 0,
+        memory_gb=wanted["memory_gb"],
+        walltime_s=walltime,
+    )
+    options = job_options(
+        profile, request, partition=partition.name, account=wanted["account"] or centre.account
+    )
+    extra = list(wanted["extra_directives"] or ())
+    if extra:
+        given = options.get("custom_scheduler_commands")
+        options["custom_scheduler_commands"] = "\n".join([*([given] if given else []), *extra])
+    return options

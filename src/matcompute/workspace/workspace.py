@@ -164,6 +164,11 @@ class Workspace:
         return self.root / "centres"
 
     @property
+    def ssh_dir(self) -> Path:
+        """The ssh configuration of the centres, and in ``bin`` the programs that read it."""
+        return self.root / "ssh"
+
+    @property
     def aiida_path(self) -> Path:
         """``AIIDA_PATH`` of the profile."""
         if self.settings.embedded:
@@ -181,7 +186,9 @@ class Workspace:
         env = {**os.environ, **environment(self.root)}
         env["AIIDA_PATH"] = str(self.aiida_path)
         env["MATCOMPUTE_WORKSPACE"] = str(self.root)
-        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
+        env["PATH"] = _prepend(
+            env.get("PATH", os.defpath), str(self.ssh_dir / "bin"), str(Path(sys.executable).parent)
+        )
         # circus would put the packages of another active environment before ours.
         env.pop("VIRTUAL_ENV", None)
         return env
@@ -215,6 +222,7 @@ class Workspace:
 
         prepare_environment(self.root, aiida=False)
         os.environ["AIIDA_PATH"] = str(self.aiida_path)
+        os.environ["PATH"] = _prepend(os.environ.get("PATH", os.defpath), str(self.ssh_dir / "bin"))
         return profiles.load(self)
 
     def ensure_daemon(self, *, timeout: float = 60.0) -> DaemonStatus:
@@ -254,6 +262,12 @@ class Workspace:
         from matcompute.workspace.repair import repair
 
         return repair(self, timeout=timeout)
+
+
+def _prepend(path: str, *folders: str) -> str:
+    """Put folders first on a PATH, each once."""
+    rest = [part for part in path.split(os.pathsep) if part not in folders]
+    return os.pathsep.join([*folders, *rest])
 
 
 def _require_writable(root: Path) -> None:
