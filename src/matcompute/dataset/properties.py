@@ -165,6 +165,33 @@ PROPERTIES: dict[str, PropertyInfo] = {
             shape=(-1,),
             dims=("eos_point",),
         ),
+        _p(
+            "selection_rank",
+            "1",
+            "rank in the selection",
+            "Place in the order in which entries were chosen, from 1.",
+            dtype="i4",
+        ),
+        _p(
+            "selection_distance",
+            "1",
+            "distance to the selection",
+            "Distance of the descriptor to that of the nearest selected entry, 0 for a selected one.",
+        ),
+        _p(
+            "novelty",
+            "1",
+            "novelty",
+            "Distance of the descriptor to those of the nearest reference entries.",
+        ),
+        _p("pareto_rank", "1", "Pareto front", "Number of the Pareto front, from 1.", dtype="i4"),
+        _p(
+            "duplicate_group",
+            "1",
+            "group of duplicates",
+            "Number of the group of structures that are the same within tolerances, from 1.",
+            dtype="i4",
+        ),
         _p("cpu_time", "s", "processor time", "Processor time spent on this entry."),
         _p(
             "e_above_hull",

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from matcompute.gates.evaluate import GateResult, evaluate_gate
+from matcompute.gates.evaluate import evaluate_gate
 from matcompute.gates.expression import STRUCTURE_COLUMNS, Expression
-from matcompute.gates.parameters import GATES, FilterParameters, HullParameters, TopParameters
+from matcompute.gates.parameters import (
+    GATES,
+    FilterParameters,
+    HullParameters,
+    TopParameters,
+    gate_model,
+    read_gate,
+)
+from matcompute.gates.result import GateResult
+from matcompute.gates.selection import METHODS
 
 __all__ = [
     "GATES",
+    "METHODS",
     "STRUCTURE_COLUMNS",
     "Expression",
     "FilterParameters",
@@ -16,6 +26,8 @@ __all__ = [
     "TopParameters",
     "evaluate_gate",
     "expression_columns",
+    "gate_model",
+    "read_gate",
 ]
 
 

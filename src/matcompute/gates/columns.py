@@ -48,12 +48,18 @@ class ColumnTable:
 
     def _match(self, shard: Dataset) -> np.ndarray:
         place = np.searchsorted(self._sorted, shard.ids)
+        if not len(shard):
+            return np.zeros(0, dtype=np.int64)
         found = self._sorted[np.minimum(place, len(self._sorted) - 1)] == shard.ids
         if not np.all(found):
             missing = np.asarray(shard.ids)[~found][0]
             raise InputError(f"entry '{missing}' of a result shard is not among the campaign's structures")
         rows: np.ndarray = self._order[place]
         return rows
+
+    def shards(self) -> list[tuple[tuple[str, Dataset], np.ndarray]]:
+        """Return every ``(stage, shard)`` with the rows of its entries in the structures file."""
+        return list(zip(self.results, self._rows, strict=True))
 
     def rows_of(self, stage: str) -> np.ndarray:
         """Return ``bool[N]``: which entries a stage has attempted."""
@@ -77,7 +83,7 @@ class ColumnTable:
         status = np.full(len(self), int(Status.NOT_ATTEMPTED), dtype=np.uint8)
         if name in STRUCTURE_COLUMNS:
             values[:] = self._structure_column(name)
-            status[:] = int(Status.OK)
+            status[np.isfinite(values)] = int(Status.OK)
             return values, status
         wanted_stage, _, plain = name.rpartition("__")
         for (stage, shard), rows in zip(self.results, self._rows, strict=True):
@@ -100,5 +106,25 @@ class ColumnTable:
     def _structure_column(self, name: str) -> np.ndarray:
         if name == "n_sites":
             return np.asarray(self.structures.entry_column("row_size"), dtype=float)
+        if name == "density":
+            return self._density()
         counts: np.ndarray = self.elements().sum(axis=1).astype(float)
         return counts
+
+    def _density(self) -> np.ndarray:
+        """Return the density of the final structures in g/cm^3, NaN where there is no cell."""
+        from ase.data import atomic_masses
+
+        from matcompute.gates.features import final_structures
+
+        found = np.full(len(self), np.nan)
+        for start in range(0, len(self), 65_536):
+            rows = np.arange(start, min(start + 65_536, len(self)))
+            batch = final_structures(self, rows)
+            mass = np.add.reduceat(np.append(atomic_masses[batch.numbers], 0.0), batch.ptr[:-1])
+            volume = batch.volumes
+            # 1 u/Å^3 = 1.66053906660 g/cm^3 (CODATA 2018).
+            found[rows] = np.divide(
+                1.66053906660 * mass, volume, out=np.full(len(rows), np.nan), where=volume > 0
+            )
+        return found

@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from matcompute.dataset import Quality, Status
-from matcompute.errors import InputError, did_you_mean
+from matcompute.dataset.descriptors import descriptor_status
 from matcompute.gates.columns import ColumnTable
 from matcompute.gates.expression import Expression
-from matcompute.gates.parameters import GATES, FilterParameters, HullParameters, TopParameters
+from matcompute.gates.parameters import FilterParameters, HullParameters, TopParameters, read_gate
+from matcompute.gates.result import GateResult
+from matcompute.gates.selection import Selection
 
 if TYPE_CHECKING:
     from matcompute.dataset import Dataset
 
 __all__ = ["GateResult", "evaluate_gate"]
-
-
-@dataclass
-class GateResult:
-    """What a gate decided, for the entries that it looked at.
-
-    Attributes
-    ----------
-    rows
-        ``int[n]``, rows in the structures file.
-    ids
-        ``str[n]``.
-    passed
-        ``bool[n]``.
-    columns
-        Name → (values ``f8[n]``, status ``u1[n]``) of the columns that the gate adds.
-    messages
-        ``n`` texts, empty where there is nothing to say.
-    expression
-        The gate in words, stored with the selection.
-    inputs
-        Names of the columns that were read.
-    """
-
-    rows: np.ndarray
-    ids: np.ndarray
-    passed: np.ndarray
-    expression: str
-    inputs: list[str]
-    columns: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    messages: list[str] = field(default_factory=list)
 
 
 def evaluate_gate(
@@ -67,7 +37,7 @@ def evaluate_gate(
     Parameters
     ----------
     kind
-        ``hull``, ``filter`` or ``top``.
+        ``hull``, ``filter``, ``top`` or ``select``.
     parameters
         As in the campaign file.
     structures
@@ -76,22 +46,24 @@ def evaluate_gate(
         ``(stage name, shard)`` in stage order, outputs of earlier gates included (these hold a selection named
         after their stage).
     references
-        File with further entries for the hull.
+        File with further entries for the hull, or with what is known, for novelty.
 
     Raises
     ------
     InputError
         On an unknown gate, column or unit.
     """
-    if kind not in GATES:
-        raise InputError(f"unknown gate '{kind}'{did_you_mean(kind, GATES)}")
-    model = GATES[kind].model_validate(dict(parameters))
+    model = read_gate(kind, dict(parameters))
     table = ColumnTable(structures, results)
     considered = _considered(table)
     if isinstance(model, HullParameters):
         result = _hull(table, considered, model, references)
     elif isinstance(model, FilterParameters):
         result = _filter(table, considered, model)
+    elif isinstance(model, Selection):
+        from matcompute.gates.select import select
+
+        result = select(table, considered, model, references)
     else:
         result = _top(table, considered, model)
     result.messages = result.messages or [""] * len(result.rows)
@@ -115,18 +87,17 @@ def _considered(table: ColumnTable) -> np.ndarray:
 
 
 def _finished(table: ColumnTable, stage: str) -> np.ndarray:
-    """An entry is finished by a stage when every scalar column that it attempted has the status ok."""
+    """An entry is finished by a stage when every column and descriptor that it attempted has the status ok."""
     good = np.zeros(len(table), dtype=bool)
     for (name, shard), rows in zip(table.results, table._rows, strict=True):
         if name != stage:
             continue
-        ok = np.ones(len(shard), dtype=bool)
-        for prop in shard.properties:
-            status = np.asarray(shard.status(prop))
+        statuses = [np.asarray(shard.status(prop)) for prop in shard.properties]
+        statuses += [descriptor_status(shard, found) for found in shard.descriptors]
+        ok, any_ok = np.ones(len(shard), dtype=bool), np.zeros(len(shard), dtype=bool)
+        for status in statuses:
             ok &= (status == int(Status.OK)) | (status == int(Status.NOT_ATTEMPTED))
-        any_ok = np.zeros(len(shard), dtype=bool)
-        for prop in shard.properties:
-            any_ok |= np.asarray(shard.status(prop)) == int(Status.OK)
+            any_ok |= status == int(Status.OK)
         good[rows] = ok & any_ok
     return good
 

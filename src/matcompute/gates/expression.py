@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FUNCTIONS", "STRUCTURE_COLUMNS", "Expression"]
 
 #: Columns that every entry has, with their units: they come from the structure itself.
-STRUCTURE_COLUMNS: dict[str, str] = {"n_sites": "1", "n_elements": "1"}
+STRUCTURE_COLUMNS: dict[str, str] = {"n_sites": "1", "n_elements": "1", "density": "g/cm^3"}
 
 _GRAMMAR = r"""
     ?start: disjunction

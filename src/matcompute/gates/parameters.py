@@ -6,14 +6,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from matcompute.errors import InputError, did_you_mean
 from matcompute.gates.expression import Expression
+from matcompute.gates.selection import Selection, selection_model
 from matcompute.units import parse_quantity
 
-__all__ = ["GATES", "FilterParameters", "HullParameters", "TopParameters"]
+__all__ = ["GATES", "FilterParameters", "HullParameters", "TopParameters", "gate_model", "read_gate"]
 
 
 class _Gate(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    def most(self) -> int | None:
+        """Return how many entries pass at most, if the parameters say so."""
+        return None
 
 
 class HullParameters(_Gate):
@@ -84,6 +90,9 @@ class TopParameters(_Gate):
     by: str = Field(description="Result column to sort by.")
     order: Literal["ascending", "descending"] = Field(default="descending")
 
+    def most(self) -> int | None:
+        return self.n
+
     def columns(self) -> set[str]:
         """Return the result columns that the gate reads."""
         return {self.by}
@@ -93,9 +102,29 @@ class TopParameters(_Gate):
         return ()
 
 
-#: Gate kinds and their parameter models.
-GATES: dict[str, type[HullParameters] | type[FilterParameters] | type[TopParameters]] = {
+#: Gate kinds and their parameter models; those of ``select`` differ by its method, see :func:`gate_model`.
+GATES: dict[str, type[HullParameters] | type[FilterParameters] | type[TopParameters] | type[Selection]] = {
     "hull": HullParameters,
     "filter": FilterParameters,
     "top": TopParameters,
+    "select": Selection,
 }
+
+
+def gate_model(kind: str, values: Any) -> tuple[type[Any], Any]:
+    """Return the model of a gate's parameters and the values to validate with it.
+
+    Raises
+    ------
+    InputError
+        If the gate, or the method of ``select``, is unknown.
+    """
+    if kind not in GATES:
+        raise InputError(f"unknown gate '{kind}'{did_you_mean(kind, GATES)}")
+    return selection_model(values) if kind == "select" else (GATES[kind], values)
+
+
+def read_gate(kind: str, values: Any) -> Any:
+    """Return the checked parameters of a gate."""
+    model, given = gate_model(kind, values)
+    return model.model_validate(given)
