@@ -22,6 +22,7 @@ from matcompute.campaign.state.campaigns import (
     set_campaign,
     stages_of,
 )
+from matcompute.campaign.state.centres import clear_blocks
 from matcompute.campaign.state.counts import CampaignStatus, campaign_status
 from matcompute.campaign.state.flow import retry_failed
 from matcompute.campaign.state.models import CAMPAIGN_ACTIVE
@@ -234,6 +235,8 @@ def status(workspace: Workspace, state: State, name: str) -> CampaignStatus:
 def _revive(connection: object, row: CampaignRow) -> None:
     to = "registered" if row.structures_uuid is None else "running"
     set_campaign(connection, row.id, state=to, wanted="run", reason="", hint="")  # type: ignore[arg-type]
+    # Whoever goes on has mended what was said: centres that were left alone are tried again.
+    clear_blocks(connection)  # type: ignore[arg-type]
 
 
 def _check_name(name: str) -> None:

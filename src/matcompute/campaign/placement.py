@@ -115,7 +115,7 @@ def _partition(
         cores=part.cores,
         memory_gb=part.mem_gb,
         gpus=part.n_gpus,
-        max_nodes=1,  # a batch is one node's: its processes share memory
+        max_nodes=part.max_nodes or part.nodes,
         max_wall_s=np.inf if part.max_wall_s is None else part.max_wall_s,
         charge=part.charge.unit,
         per_hour=part.charge.per_hour if "charge" in part.model_fields_set else 0.0,

@@ -173,6 +173,8 @@ class Demand:
         ``i4[n]``.
     memory_gb, walltime_s
         ``f8[n]``; 0 is "whatever there is".
+    spreads
+        ``bool[n]``, whether a task may have several nodes.
     """
 
     groups: Sequence[Group]
@@ -182,6 +184,7 @@ class Demand:
     gpus: np.ndarray
     memory_gb: np.ndarray
     walltime_s: np.ndarray
+    spreads: np.ndarray
 
     def __len__(self) -> int:
         return len(self.core_s)
@@ -197,6 +200,7 @@ class Demand:
         gpus: Sequence[int] | np.ndarray | int = 0,
         memory_gb: Sequence[float] | np.ndarray | float = 0.0,
         walltime_s: Sequence[float] | np.ndarray | float = 0.0,
+        spreads: Sequence[bool] | np.ndarray | bool = True,
     ) -> Demand:
         """Return demands from sequences or single values.
 
@@ -221,6 +225,7 @@ class Demand:
             column(gpus, np.int32),
             column(memory_gb, float),
             column(walltime_s, float),
+            column(spreads, bool),
         )
 
 
@@ -306,7 +311,7 @@ class Decision:
             Reason.CODE: lambda: f"has no code {missing or 'of this kind in ' + partition.name}",
             Reason.CORES: lambda: (
                 f"a batch asks for {d.cores[task]} cores, one of its jobs may have "
-                f"{partition.cores * partition.max_nodes}"
+                f"{partition.cores * (partition.max_nodes if d.spreads[task] else 1)}"
             ),
             Reason.MEMORY: lambda: (
                 f"a batch asks for {d.memory_gb[task]:g} GB, its nodes have {partition.memory_gb:g} GB"
@@ -404,7 +409,7 @@ def _filter(demand: Demand, centre: CentreState, partition: PartitionState, work
     nodes = np.maximum(1, -(-demand.cores // partition.cores))
     up = centre.up and partition.up and partition.nodes > 0
     checks = (
-        (Reason.CORES, nodes > partition.max_nodes),
+        (Reason.CORES, nodes > np.where(demand.spreads, partition.max_nodes, 1)),
         (Reason.MEMORY, demand.memory_gb > partition.memory_gb * nodes),
         (Reason.GPUS, demand.gpus > partition.gpus * nodes),
         (Reason.WALLTIME, demand.walltime_s > partition.max_wall_s),

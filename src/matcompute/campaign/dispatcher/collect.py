@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from matcompute.campaign.dispatcher.jobs import job_rows
 from matcompute.campaign.dispatcher.nodes import find_process, load, process_states
 from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import (
@@ -18,10 +19,13 @@ from matcompute.campaign.state.batches import (
     open_batches,
     record_batch,
     release_batch,
+    reroute_batch,
     set_batch,
 )
 from matcompute.campaign.state.campaigns import by_id, set_campaign, stages_of
+from matcompute.campaign.state.centres import add_block, clear_blocks, end_submission, is_rerouted
 from matcompute.campaign.state.models import CAMPAIGN_ACTIVE
+from matcompute.campaign.state.usage import note_job
 from matcompute.dataset import Dataset, Status
 from matcompute.errors import MatcomputeError
 
@@ -52,9 +56,28 @@ class _End:
     message: str
     core_s: float
     result: Any
+    jobs: tuple[dict[str, Any], ...] = ()
+    killed: bool = False
 
 
-def collect(state: State, failed: Callable[[BatchRow, Exception], None], skip: Container[int] = ()) -> int:
+#: Causes that may be a centre's alone: another one may do better. Scope: of the whole centre, or of this workload.
+ELSEWHERE: dict[int, str] = {
+    411: "workload",
+    412: "workload",
+    413: "centre",
+    414: "workload",
+    415: "workload",
+    420: "workload",
+    421: "workload",
+}
+
+
+def collect(
+    state: State,
+    failed: Callable[[BatchRow, Exception], None],
+    skip: Container[int] = (),
+    elsewhere: Callable[[BatchRow], bool] = lambda _: False,
+) -> int:
     """Record every batch whose process has ended; return how many there were.
 
     Parameters
@@ -65,6 +88,8 @@ def collect(state: State, failed: Callable[[BatchRow, Exception], None], skip: C
         Told of a batch that cannot be recorded.
     skip
         Ids of batches to leave alone.
+    elsewhere
+        Whether another centre than the batch's takes its work now.
     """
     with state.read() as connection:
         batches = [b for b in open_batches(connection) if b.process_uuid and b.id not in skip]
@@ -78,7 +103,7 @@ def collect(state: State, failed: Callable[[BatchRow, Exception], None], skip: C
             if found is None:
                 _vanished(state, batch)
             else:
-                _record(state, batch)
+                _record(state, batch, elsewhere)
             count += 1
         except StateError:
             raise  # nothing can be recorded: the dispatcher itself must end
@@ -87,23 +112,33 @@ def collect(state: State, failed: Callable[[BatchRow, Exception], None], skip: C
     return count
 
 
-def _record(state: State, batch: BatchRow) -> None:
+def _record(state: State, batch: BatchRow, elsewhere: Callable[[BatchRow], bool]) -> None:
     end = _end(load(str(batch.process_uuid)))
-    with state.read() as connection:
+    with state.write() as connection:
         cancelled = by_id(connection, batch.campaign_id).wanted == "cancel"
+        moved = end.killed and not cancelled and is_rerouted(connection, batch.id)
+        for job in end.jobs:
+            note_job(connection, batch, **job)
+        if moved:
+            # Taken back before it began: the same batch goes to another centre.
+            reroute_batch(connection, batch, end.core_s)
+    if moved:
+        LOGGER.info("batch %s was taken back from centre %s", batch.label, batch.centre)
+        return
     if end.result is None:
-        _give_back(state, batch, end, cancelled)
+        _give_back(state, batch, end, cancelled, elsewhere)
         return
     try:
         status, messages = entry_status(end.result)
     except (MatcomputeError, OSError, KeyError, ValueError) as error:
         text = f"the result shard of batch {batch.key} cannot be read: {error}"
-        _give_back(state, batch, _End(415, text, end.core_s, None), False)
+        _give_back(state, batch, replace(end, exit_status=415, message=text, result=None), False, elsewhere)
         return
     again = np.zeros(len(status), dtype=bool)
     if end.exit_status in REMEDIES:
         # Nobody knows whether these structures are bad: they are computed again on resume.
         again = np.isin(status, (int(Status.LOST), int(Status.NOT_ATTEMPTED)))
+    other = end.exit_status in ELSEWHERE and elsewhere(batch)
     with state.write() as connection:
         stages = stages_of(connection, batch.campaign_id)
         position = next(s.position for s in stages if s.id == batch.stage_id)
@@ -120,34 +155,60 @@ def _record(state: State, batch: BatchRow) -> None:
             message=end.message,
             again=again,
         )
+        end_submission(
+            connection,
+            batch.id,
+            "failed" if end.exit_status in REMEDIES else "finished",
+            end.message,
+            batch.process_uuid,
+        )
         if end.exit_status in REMEDIES:
-            _stop(connection, batch, end)
+            _stop(connection, batch, end, other)
+        else:
+            clear_blocks(connection, batch.centre, batch.workload, before=batch.submitted)
     LOGGER.info("batch %s: exit status %d, %d structures", batch.key, end.exit_status, len(status))
 
 
-def _give_back(state: State, batch: BatchRow, end: _End, cancelled: bool) -> None:
-    """Close a batch that gave nothing: its materials are ready again, and a person is asked."""
-    LOGGER.warning("batch %s ended without results: %s", batch.key, end.message)
+def _give_back(
+    state: State, batch: BatchRow, end: _End, cancelled: bool, elsewhere: Callable[[BatchRow], bool]
+) -> None:
+    """Close a batch that gave nothing: its materials are ready again, for another centre or for a person."""
+    LOGGER.warning("batch %s ended without results: %s", batch.label, end.message)
+    other = not cancelled and end.exit_status in ELSEWHERE and elsewhere(batch)
     with state.write() as connection:
+        outcome = "cancelled" if cancelled else "failed"
         release_batch(
             connection,
             batch,
-            state="cancelled" if cancelled else "failed",
+            state=outcome,
             message=end.message,
             exit_status=end.exit_status,
             core_s=end.core_s,
         )
+        end_submission(connection, batch.id, outcome, end.message, batch.process_uuid)
         if not cancelled:
-            _stop(connection, batch, end)
+            _stop(connection, batch, end, other)
 
 
-def _stop(connection: Connection, batch: BatchRow, end: _End) -> None:
+def _stop(connection: Connection, batch: BatchRow, end: _End, other: bool) -> None:
+    """Leave the centre alone for a while if another one can go on; else the campaign waits for a person."""
     row = by_id(connection, batch.campaign_id)
-    if row.state not in CAMPAIGN_ACTIVE:
-        return
     what = REMEDIES.get(
         end.exit_status, "look at it with: matcompute verdi process report " + str(batch.process_uuid)
     )
+    if other:
+        scope = "" if ELSEWHERE[end.exit_status] == "centre" else batch.workload
+        block = add_block(connection, batch.centre, scope, f"{end.message} ({what})")
+        LOGGER.error(
+            "centre '%s' is left alone%s for %.0f s: %s",
+            batch.centre,
+            f" for {scope}" if scope else "",
+            block.until - block.created,
+            end.message,
+        )
+        return
+    if row.state not in CAMPAIGN_ACTIVE:
+        return
     LOGGER.error("campaign '%s' stops: %s", row.name, end.message)
     set_campaign(
         connection,
@@ -164,6 +225,7 @@ def _vanished(state: State, batch: BatchRow) -> None:
         release_batch(
             connection, batch, state="failed", message="its process was deleted from the AiiDA profile"
         )
+        end_submission(connection, batch.id, "failed", "its process was deleted from the AiiDA profile")
 
 
 def _end(node: Any) -> _End:
@@ -174,12 +236,11 @@ def _end(node: Any) -> _End:
         status, message = -1, "the AiiDA process was killed"
     else:
         status, message = int(node.exit_status or 0), str(node.exit_message or "")
-    core_s = 0.0
-    for job in node.called:
-        summary = getattr(job.outputs, "summary", None)
-        if summary is not None:
-            core_s += float(summary.get_dict().get("core_s", 0.0))
-    return _End(status, message, core_s, getattr(node.outputs, "results", None))
+    jobs = job_rows(node)
+    core_s = sum(float(job["core_s"]) for job in jobs)
+    return _End(
+        status, message, core_s, getattr(node.outputs, "results", None), tuple(jobs), bool(node.is_killed)
+    )
 
 
 def entry_status(shard: Any) -> tuple[np.ndarray, list[str | None]]:

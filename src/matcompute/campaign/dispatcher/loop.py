@@ -15,14 +15,16 @@ from sqlalchemy.dialects.sqlite import insert
 
 from matcompute.campaign.dispatcher.cancel import cancel
 from matcompute.campaign.dispatcher.collect import collect, find_lost_submissions, note_progress
+from matcompute.campaign.dispatcher.definition import definition
 from matcompute.campaign.dispatcher.finish import finish, finished_stages
 from matcompute.campaign.dispatcher.gates import evaluate_gates
 from matcompute.campaign.dispatcher.ingest import ingest
+from matcompute.campaign.dispatcher.placing import alternatives
 from matcompute.campaign.dispatcher.pool import Pool
 from matcompute.campaign.dispatcher.submit import plan_batches, submit_next
 from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import BatchRow, set_batch
-from matcompute.campaign.state.campaigns import CampaignRow, all_campaigns, by_id, set_campaign
+from matcompute.campaign.state.campaigns import CampaignRow, all_campaigns, by_id, set_campaign, stages_of
 from matcompute.campaign.state.models import (
     BATCH_OPEN,
     CAMPAIGN_ACTIVE,
@@ -155,7 +157,7 @@ class Dispatcher:
         if in_flight:
             if self._every("again", self.AGAIN_S):
                 self._unrecorded.clear()
-            moved += collect(self.state, self._failed_to_record, self._unrecorded)
+            moved += collect(self.state, self._failed_to_record, self._unrecorded, self._elsewhere)
             if self._every("progress", self.PROGRESS_S):
                 note_progress(self.state, self._folders)
             self._look_after_daemon()
@@ -244,6 +246,16 @@ class Dispatcher:
                 values = stuck_values(row, item.kind, item.text)
                 LOGGER.error("campaign '%s': %s", row.name, values["reason"])
                 set_campaign(connection, row.id, **values)
+
+    def _elsewhere(self, item: BatchRow) -> bool:
+        """Whether another centre takes the work of a batch now."""
+        if len(self.pool.profiles) < 2:
+            return False
+        with self.state.read() as connection:
+            row = by_id(connection, item.campaign_id)
+            name = next(s.name for s in stages_of(connection, row.id) if s.id == item.stage_id)
+            situation = self.pool.situation(connection)
+        return alternatives(row, definition(row).stage(name), situation, item.centre)
 
     def _failed_to_record(self, item: BatchRow, error: Exception) -> None:
         self._unrecorded.add(item.id)

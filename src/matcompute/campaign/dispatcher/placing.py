@@ -120,6 +120,8 @@ def _demand(
         gpus=np.array([w.gpus for w in wants], dtype=int),
         memory_gb=np.array([w.memory or 0.0 for w in wants], dtype=float),
         walltime_s=np.array([w.walltime or 0.0 for w in wants], dtype=float),
+        # Ranks may be on several nodes, processes of one job are not.
+        spreads=np.array([w.ranks > 0 for w in wants], dtype=bool),
     )
 
 

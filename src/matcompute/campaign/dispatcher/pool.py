@@ -23,22 +23,13 @@ LOGGER = logging.getLogger(__name__)
 
 def known_centres(workspace: Workspace) -> tuple[dict[str, Centre], dict[str, str]]:
     """Return the centres of a workspace by id, and what is wrong with those that cannot be used."""
-    from matcompute.centres import local_centre
-    from matcompute.centres.model import Centre
+    from matcompute.centres.registry import centre_ids, load_centre
 
     found: dict[str, Centre] = {}
     wrong: dict[str, str] = {}
-    names = sorted(
-        path.stem
-        for path in workspace.centres_dir.glob("*.yaml")
-        if path.stem != "local" and not path.name.endswith(".values.yaml")
-    )
-    for name in ["local", *names]:
+    for name in centre_ids(workspace):
         try:
-            if name == "local":
-                found[name] = local_centre(workspace)
-            else:
-                found[name] = Centre.load(workspace.centres_dir / f"{name}.yaml")
+            found[name] = load_centre(workspace, name)
         except MatcomputeError as error:
             wrong[name] = error.message
     return found, wrong
@@ -103,6 +94,8 @@ class Pool:
                 f"centre '{name}' cannot be used: {self.wrong.get(name, 'it is not registered')}",
                 hint=f"matcompute centre check {name}",
             )
+        if profile.is_local and name != "local" and "local" in self.profiles:
+            self.registered("local")  # whose core slots all centres on this machine share
         known = self._registered.get(name)
         if known is None or known.centre != profile:
             known = self._registered[name] = register(self.workspace, profile)

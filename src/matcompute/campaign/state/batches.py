@@ -11,6 +11,7 @@ import numpy as np
 from sqlalchemy import Connection, func, select, update
 
 from matcompute.campaign.state.campaigns import CampaignRow, StageRow
+from matcompute.campaign.state.centres import end_submission
 from matcompute.campaign.state.flow import last_compute_before, propagate
 from matcompute.campaign.state.models import BATCH_OPEN, batch, campaign, task
 from matcompute.dataset.status import Status
@@ -23,6 +24,7 @@ __all__ = [
     "open_batches",
     "record_batch",
     "release_batch",
+    "reroute_batch",
     "set_batch",
     "spent",
 ]
@@ -299,6 +301,27 @@ def release_batch(
         .values(state="ready", batch_id=None, batch_row=None)
     )
     _charge(connection, row.campaign_id, core_s)
+
+
+def reroute_batch(connection: Connection, row: BatchRow, core_s: float = 0.0) -> None:
+    """Plan a batch that was taken back from its centre again: its next process has another label."""
+    changed = connection.execute(
+        update(batch)
+        .where(batch.c.id == row.id, batch.c.state.in_(BATCH_OPEN))
+        .values(
+            state="planned",
+            attempts=batch.c.attempts + 1,
+            process_uuid=None,
+            expected_s=None,
+            core_s=batch.c.core_s + core_s,
+            submitted=None,
+            n_done=0,
+            n_failed=0,
+        )
+    ).rowcount
+    if changed:
+        end_submission(connection, row.id, "rerouted", process_uuid=row.process_uuid)
+        _charge(connection, row.campaign_id, core_s)
 
 
 def spent(connection: Connection, campaign_id: int) -> tuple[float, float]:

@@ -22,6 +22,7 @@ __all__ = [
     "clear_blocks",
     "end_submission",
     "in_flight",
+    "is_rerouted",
     "note_submission",
     "recent_submissions",
     "set_centre",
@@ -111,13 +112,24 @@ def blocks(connection: Connection, *, now: float | None = None) -> list[BlockRow
     return [BlockRow(**row) for row in connection.execute(query).mappings()]
 
 
-def clear_blocks(connection: Connection, centre_id: str | None = None, workload: str | None = None) -> int:
-    """Forget blocks (of a centre, of a workload there): a batch went well, or somebody has mended it."""
+def clear_blocks(
+    connection: Connection,
+    centre_id: str | None = None,
+    workload: str | None = None,
+    *,
+    before: float | None = None,
+) -> int:
+    """Forget blocks (of a centre, of a workload there): a batch went well, or somebody has mended it.
+
+    With ``before`` only those that were made earlier: a batch that went well says nothing about a later failure.
+    """
     statement = delete(block)
     if centre_id is not None:
         statement = statement.where(block.c.centre == centre_id)
     if workload is not None:
         statement = statement.where(block.c.workload.in_(("", workload)))
+    if before is not None:
+        statement = statement.where(block.c.created < before)
     return int(connection.execute(statement).rowcount)
 
 
@@ -157,8 +169,24 @@ def end_submission(
     connection.execute(
         update(submission)
         .where(submission.c.batch_id == batch_id, submission.c.attempt == newest)
-        .values(outcome=outcome, reason=reason, ended=time.time(), process_uuid=process_uuid)
+        .values(
+            outcome=outcome,
+            reason=reason,
+            ended=time.time(),
+            process_uuid=func.coalesce(process_uuid, submission.c.process_uuid),
+        )
     )
+
+
+def is_rerouted(connection: Connection, batch_id: int) -> bool:
+    """Tell whether a batch is being taken back from its centre (outcome ``rerouting`` of its newest attempt)."""
+    query = (
+        select(submission.c.outcome)
+        .where(submission.c.batch_id == batch_id)
+        .order_by(submission.c.attempt.desc())
+        .limit(1)
+    )
+    return connection.execute(query).scalar() == "rerouting"
 
 
 def recent_submissions(connection: Connection, since: float) -> dict[str, list[float]]:
