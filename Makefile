@@ -6,6 +6,7 @@
 
 PYTHON ?= python3.11
 VENV := .venv
+SHELL := /bin/bash
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := demo-workspace
@@ -56,7 +57,9 @@ format: venv
 	touch $@
 
 bench: venv .venv-peers/.installed
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@set -o pipefail; for file in benchmarks/[a-z]*.py; do echo "== $$file"; name=$$(basename $$file .py); \
+	  $(BIN)/python $$file | tee $(VENV)/bench.out && tail -n 1 $(VENV)/bench.out > benchmarks/results/$$name.json || exit 1; done
+	@$(BIN)/python benchmarks/_table.py
 
 docs: venv
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
