@@ -6,8 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from matcompute.campaign.adapters import calculator_adapter, supported_species
+from pydantic import ValidationError
+
+from matcompute.campaign.adapters import calculator_adapter, stage_parameters, supported_species
+from matcompute.campaign.columns import stage_descriptor
 from matcompute.campaign.model import Campaign, CampaignFileError
+from matcompute.campaign.resolution import facts_of, resolve_stage
 from matcompute.campaign.vocabulary import GRADES, grade_rank
 from matcompute.errors import InputError, did_you_mean
 from matcompute.yamlfile import Problem
@@ -25,6 +29,10 @@ __all__ = [
     "static_problems",
     "usable_centres",
 ]
+
+
+#: Bytes of a descriptor over all structures that are worth a warning.
+_LARGE = 20e9
 
 
 class CentreLike(Protocol):
@@ -67,12 +75,19 @@ class CheckResult:
 
 
 def default_centres() -> dict[str, CentreLike]:
-    """Return the known centres by id: those of the workspace around the current folder, else this machine."""
-    from matcompute.centres import detect, local_centre
+    """Return the known centres by id: those of the workspace around the current folder, else this machine.
+
+    Raises
+    ------
+    CentreError
+        If the profile of a registered centre is wrong.
+    """
+    from matcompute.centres import detect
+    from matcompute.centres.registry import load_centres
     from matcompute.workspace import Workspace, WorkspaceError
 
     try:
-        return {"local": local_centre(Workspace.find())}
+        return dict(load_centres(Workspace.find()))
     except WorkspaceError:  # a campaign can be checked before there is a workspace
         return {"local": detect()}
 
@@ -150,10 +165,9 @@ def static_problems(campaign: Campaign, centres: Mapping[str, CentreLike]) -> li
                     campaign.problem((*key, "references"), f"no such file: {stage.parameters['references']}")
                 )
             continue
-        assert stage.calculator is not None
-        adapter = calculator_adapter(stage.calculator.name)
+        adapter = None if stage.calculator is None else calculator_adapter(stage.calculator.name)
         available = getattr(adapter, "available", None)
-        if available is not None and not available():
+        if stage.calculator is not None and available is not None and not available():
             package = getattr(adapter, "package", stage.calculator.name)
             problems.append(
                 campaign.problem(
@@ -280,11 +294,54 @@ def structure_problems(campaign: Campaign, report: IngestReport) -> tuple[list[P
             warnings.append(
                 campaign.problem(key, f"{what}: {where}; they get the status unsupported_species")
             )
+    found, more = _resolution_problems(campaign, report)
+    problems, warnings = problems + found, warnings + more
     for reference in report.unknown_references:
         gate = next(i for i, stage in enumerate(campaign.stages) if stage.kind == "hull")
         key = ("stages", gate, "hull", "add_elements")
         text = f"no ground-state crystal of {reference.symbol} is known, so its compounds get no hull energy"
         warnings.append(campaign.problem(key, text))
+    return problems, warnings
+
+
+def _resolution_problems(campaign: Campaign, report: IngestReport) -> tuple[list[Problem], list[Problem]]:
+    """Return (problems, warnings) of parameters that depend on the structures: what ``auto`` stands for."""
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    facts = facts_of(report.as_dict())
+    for index, stage in enumerate(campaign.stages):
+        if stage.is_gate:
+            continue
+        key = ("stages", index, stage.kind)
+        try:
+            resolved = resolve_stage(stage, *facts)
+        except ValidationError as error:
+            message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+            problems.append(campaign.problem(key, f"with the structures' elements: {message}"))
+            continue
+        species = resolved.parameters.get("species")
+        if stage_descriptor(stage) is None:
+            continue
+        if isinstance(species, list):
+            numbers = [SYMBOLS.index(symbol) for symbol in species]
+            count, missing, example = report.unsupported(numbers)
+            if count and example is not None:
+                text = (
+                    f"species lack {', '.join(SYMBOLS[z] for z in sorted(missing))}: {count} of {report.n_kept} "
+                    f"structures, the first is {example[0]} ({example[1]}:{example[2]}); "
+                )
+                where = (*key, "species")
+                if count == report.n_kept:
+                    problems.append(campaign.problem(where, text + "nothing would be described"))
+                else:
+                    warnings.append(campaign.problem(where, text + "they get the status unsupported_species"))
+        task, parameters = stage_parameters(resolved)
+        sites = sum(n * structures for n, structures in report.n_sites.items())
+        each = task.result_bytes(parameters, sites / max(report.n_total, 1))
+        if each * report.n_total > _LARGE:
+            text = f"about {each * report.n_total / 1e9:.0f} GB for {report.n_total} structures"
+            advice = "fewer elements, functions or bins, a `compression`, or dtype: float32 make less"
+            warnings.append(campaign.problem(key, f"the descriptor takes {text}; {advice}"))
     return problems, warnings
 
 

@@ -75,14 +75,14 @@ def start(workspace: Workspace, state: State, file: Path, *, name: str | None = 
     """
     from matcompute.campaign.check import check_campaign
     from matcompute.campaign.model import Campaign
-    from matcompute.centres import local_centre
+    from matcompute.centres.registry import load_centres
 
     campaign = Campaign.load(file)
     text = Path(file).read_text(encoding="utf-8")
     chosen = name or campaign.name
     _check_name(chosen)
     # Missing files, absent packages, a centre without clearance: said now, not in a log.
-    check_campaign(campaign, centres={"local": local_centre(workspace)}, structures=False)
+    check_campaign(campaign, centres=load_centres(workspace), structures=False)
     wanted = digest(campaign)
     hours = campaign.budget.core_hours
     budget = None if hours is None else 3600.0 * hours

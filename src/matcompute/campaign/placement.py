@@ -13,16 +13,32 @@ from matcompute.campaign.state.centres import BlockRow, CentreRow, InFlight
 from matcompute.centres.limits import Load, Room, partition_room, room
 from matcompute.centres.routing import CentreState, Group, PartitionState
 from matcompute.centres.schedulers.queue import PartitionLook, QueueLook
+from matcompute.errors import MatcomputeError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from matcompute.campaign.model import Campaign, Stage
     from matcompute.centres import Centre
+    from matcompute.workspace import Workspace
 
-__all__ = ["NODE_PROGRAM", "Situation", "centre_state", "factor", "stage_group", "workload"]
+__all__ = ["NODE_PROGRAM", "Situation", "centre_state", "factor", "known_centres", "stage_group", "workload"]
 
 NODE_PROGRAM = "matcompute-node"
+
+
+def known_centres(workspace: Workspace) -> tuple[dict[str, Centre], dict[str, str]]:
+    """Return the centres of a workspace by id, and what is wrong with those that cannot be used."""
+    from matcompute.centres.registry import centre_ids, load_centre
+
+    found: dict[str, Centre] = {}
+    wrong: dict[str, str] = {}
+    for name in centre_ids(workspace):
+        try:
+            found[name] = load_centre(workspace, name)
+        except MatcomputeError as error:
+            wrong[name] = error.message
+    return found, wrong
 
 
 def workload(stage: Stage) -> str:

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from matcompute.campaign.placement import Situation
+from matcompute.campaign.placement import Situation, known_centres
 from matcompute.errors import MatcomputeError
 from matcompute.workspace.options import Options, load_options
 
@@ -16,23 +16,9 @@ if TYPE_CHECKING:
     from matcompute.centres import Centre, RegisteredCentre
     from matcompute.workspace import Workspace
 
-__all__ = ["Pool", "known_centres"]
+__all__ = ["Pool"]
 
 LOGGER = logging.getLogger(__name__)
-
-
-def known_centres(workspace: Workspace) -> tuple[dict[str, Centre], dict[str, str]]:
-    """Return the centres of a workspace by id, and what is wrong with those that cannot be used."""
-    from matcompute.centres.registry import centre_ids, load_centre
-
-    found: dict[str, Centre] = {}
-    wrong: dict[str, str] = {}
-    for name in centre_ids(workspace):
-        try:
-            found[name] = load_centre(workspace, name)
-        except MatcomputeError as error:
-            wrong[name] = error.message
-    return found, wrong
 
 
 class Pool:
