@@ -115,9 +115,17 @@ def _default_account(centre: Centre) -> str | None:
 def _resources(kind: str, part: PartitionBlock, request: Request) -> dict[str, Any]:
     ranks = max(1, request.ranks)
     if kind == "sge":
-        return {"parallel_env": part.parallel_environment, "tot_num_mpiprocs": ranks}
+        if request.ranks > 0 and request.cores > 1:
+            # AiiDA's plugin writes `#$ -pe <environment> <ranks>`, and has no word for the cores of a rank. A second
+            # -pe makes qsub print a warning in which AiiDA looks for the job's number; so the slots are put here, and
+            # the number of ranks ends up in a comment.
+            return {
+                "parallel_env": f"{part.parallel_environment} {request.slots}\n# ranks:",
+                "tot_num_mpiprocs": ranks,
+            }
+        return {"parallel_env": part.parallel_environment, "tot_num_mpiprocs": request.slots}
     if kind == "lsf":
-        return {"tot_num_mpiprocs": ranks}
+        return {"tot_num_mpiprocs": ranks if request.ranks > 0 else request.slots}
     nodes = request.nodes(part)
     resources: dict[str, Any] = {"num_machines": nodes, "num_mpiprocs_per_machine": ranks // nodes}
     if kind == "slurm":
@@ -131,15 +139,11 @@ def _resource_lines(centre: Centre, part: PartitionBlock, request: Request) -> l
     """Return directives that AiiDA's plugin of the scheduler has no option for."""
     kind = centre.scheduler.type
     lines = []
-    if kind == "sge":
-        if request.slots != max(1, request.ranks):
-            # The plugin asks for a slot a rank; the last -pe counts.
-            lines.append(f"#$ -pe {part.parallel_environment} {request.slots}")
-        if request.memory_gb is not None and centre.scheduler.memory_resource:
-            megabytes = math.ceil(request.memory_gb * 1e9 / 1024**2 / request.slots)
-            lines.append(f"#$ -l {centre.scheduler.memory_resource}={megabytes}M")
-    if kind == "lsf" and request.slots != max(1, request.ranks):
-        lines.append(f"#BSUB -n {request.slots}")
+    if kind == "sge" and request.memory_gb is not None and centre.scheduler.memory_resource:
+        megabytes = math.ceil(request.memory_gb * 1e9 / 1024**2 / request.slots)
+        lines.append(f"#$ -l {centre.scheduler.memory_resource}={megabytes}M")
+    if kind == "lsf" and request.ranks > 0 and request.cores > 1:
+        lines.append(f'#BSUB -R "affinity[core({request.cores})]"')
     if request.gpus:
         lines.append(_gpu_line(centre, part, request))
     return lines + directives(centre, part)
