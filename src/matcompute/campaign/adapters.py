@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from matcompute import plugins
 
-__all__ = ["calculator_adapter", "parameters_model", "supported_species", "task_adapter"]
+if TYPE_CHECKING:
+    from matcompute.campaign.model import Stage
+
+__all__ = [
+    "calculator_adapter",
+    "needs_calculator",
+    "parameters_model",
+    "stage_parameters",
+    "supported_species",
+    "task_adapter",
+]
 
 
 class NoParameters(BaseModel):
@@ -44,10 +55,31 @@ def calculator_adapter(name: str) -> Any:
     return _instance(plugins.load("matcompute.calculators", name))
 
 
-def parameters_model(adapter: Any) -> type[BaseModel]:
-    """Return the pydantic model of an adapter's parameters."""
+def parameters_model(adapter: Any, values: Mapping[str, Any] | None = None) -> type[BaseModel]:
+    """Return the pydantic model of an adapter's parameters; of a task, where it depends on ``values``, theirs.
+
+    Raises
+    ------
+    InputError
+        If the value that decides (which descriptor) names nothing.
+    """
+    choose = getattr(adapter, "model_for", None)
+    if choose is not None and values is not None:
+        chosen: type[BaseModel] = choose(values)
+        return chosen
     model: type[BaseModel] = getattr(adapter, "Parameters", None) or NoParameters
     return model
+
+
+def needs_calculator(task: Any) -> bool:
+    """Return whether a stage of a task names a calculator."""
+    return bool(getattr(task, "needs_calculator", True))
+
+
+def stage_parameters(stage: Stage) -> tuple[Any, Any]:
+    """Return the task of a compute stage and its parameters as the task takes them."""
+    task = task_adapter(stage.kind)
+    return task, parameters_model(task, stage.parameters).model_validate(stage.parameters)
 
 
 def supported_species(adapter: Any) -> frozenset[int] | None:

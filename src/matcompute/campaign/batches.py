@@ -22,7 +22,13 @@ MAX_BATCH_SIZE = 10_000
 
 
 def batch_count(
-    total_s: float, n: int, *, batch_size: int | None = None, cores: int = 1, cores_per_batch: int = 1
+    total_s: float,
+    n: int,
+    *,
+    batch_size: int | None = None,
+    cores: int = 1,
+    cores_per_batch: int = 1,
+    max_size: int = MAX_BATCH_SIZE,
 ) -> int:
     """Return into how many batches n structures are cut.
 
@@ -38,6 +44,8 @@ def batch_count(
         Cores of the centre.
     cores_per_batch
         Cores that one batch occupies.
+    max_size
+        Structures a batch at most, where the user has not said how many.
     """
     if n == 0:
         return 0
@@ -50,7 +58,7 @@ def batch_count(
     count = max(count, min(slots, int(wall_s / SMALLEST_S)))
     # A worker without a structure of its own would idle.
     count = min(count, -(-n // max(1, cores_per_batch)))
-    return max(1, count, -(-n // MAX_BATCH_SIZE))
+    return max(1, count, -(-n // max_size))
 
 
 def choose_batches(
@@ -60,6 +68,7 @@ def choose_batches(
     cores: int = 1,
     cores_per_batch: int = 1,
     count: int | None = None,
+    max_size: int = MAX_BATCH_SIZE,
 ) -> list[np.ndarray]:
     """Cut structures into batches of about equal work.
 
@@ -75,7 +84,9 @@ def choose_batches(
     cores, cores_per_batch
         Cores of the centre, and of one batch.
     count
-        Number of batches, when it was chosen otherwise.
+        Number of batches, when it was chosen otherwise; more if they would be larger than ``max_size``.
+    max_size
+        See :func:`batch_count`.
 
     Returns
     -------
@@ -90,9 +101,14 @@ def choose_batches(
         return []
     if count is None:
         count = batch_count(
-            float(costs.sum()), n, batch_size=batch_size, cores=cores, cores_per_batch=cores_per_batch
+            float(costs.sum()),
+            n,
+            batch_size=batch_size,
+            cores=cores,
+            cores_per_batch=cores_per_batch,
+            max_size=max_size,
         )
-    limit = batch_size if batch_size is not None else max(MAX_BATCH_SIZE, -(-n // count))
+    limit = batch_size if batch_size is not None else max_size
     count = max(count, -(-n // limit))
     heap = [(0.0, 0, index) for index in range(count)]
     members: list[list[int]] = [[] for _ in range(count)]

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from matcompute.campaign.adapters import calculator_adapter, parameters_model, task_adapter
+from matcompute.campaign.adapters import calculator_adapter, stage_parameters
+from matcompute.campaign.batches import MAX_BATCH_SIZE
 
 if TYPE_CHECKING:
     from matcompute.campaign.model import Stage
 
-__all__ = ["structure_costs"]
+__all__ = ["batch_limit", "structure_costs"]
+
+#: Results of a batch at most: the node program and the merge hold a batch's in memory.
+_BATCH_BYTES = 256e6
 
 
 def structure_costs(stage: Stage, n_sites: np.ndarray) -> np.ndarray:
@@ -29,9 +33,24 @@ def structure_costs(stage: Stage, n_sites: np.ndarray) -> np.ndarray:
     numpy.ndarray
         f8[n].
     """
-    if stage.is_gate or stage.calculator is None:
+    if stage.is_gate:
         return np.zeros(len(n_sites))
-    task = task_adapter(stage.kind)
-    evaluations = float(task.evaluations(parameters_model(task).model_validate(stage.parameters)))
+    task, parameters = stage_parameters(stage)
+    if stage.calculator is None:
+        seconds = task.seconds(parameters, np.asarray(n_sites))
+        return np.broadcast_to(np.asarray(seconds, dtype=float), (len(n_sites),)).copy()
+    evaluations = float(task.evaluations(parameters))
     one = calculator_adapter(stage.calculator.name).evaluation_cost(np.asarray(n_sites, dtype=float))
     return np.broadcast_to(np.asarray(one, dtype=float) * evaluations, (len(n_sites),)).copy()
+
+
+def batch_limit(stage: Stage, n_sites: np.ndarray) -> int:
+    """Return how many structures a batch of a compute stage may hold, so that its results fit into memory."""
+    if stage.is_gate or not len(n_sites):
+        return MAX_BATCH_SIZE
+    task, parameters = stage_parameters(stage)
+    size = getattr(task, "result_bytes", None)  # of tasks older than this hook
+    if size is None:
+        return MAX_BATCH_SIZE
+    each = float(size(parameters, float(np.mean(n_sites))))
+    return int(np.clip(_BATCH_BYTES / max(each, 1.0), 1, MAX_BATCH_SIZE))

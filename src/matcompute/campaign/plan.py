@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matcompute.campaign.batches import MAX_BATCH_SIZE, batch_count
+from matcompute.campaign.batches import batch_count
 from matcompute.campaign.check import CentreLike, check_campaign, default_centres, usable_centres
-from matcompute.campaign.costs import structure_costs
+from matcompute.campaign.costs import batch_limit, structure_costs
 from matcompute.campaign.model import Campaign, Stage
+from matcompute.campaign.resolution import facts_of, resolve_campaign
+from matcompute.gates import read_gate
 from matcompute.yamlfile import Problem
 
 if TYPE_CHECKING:
@@ -32,9 +34,9 @@ class StagePlan:
     Attributes
     ----------
     name, kind, is_gate, calculator
-        As in the campaign.
+        As in the campaign; of a describe stage the descriptor in place of the calculator.
     structures
-        Upper bound: gates let through as many as enter, or the n of ``top``.
+        Upper bound: gates let through as many as enter, or their n.
     tasks
         Structure calculations, elemental references among them (0 for gates).
     batches, batch_size
@@ -148,14 +150,15 @@ def plan(
     last_hull = hulls[-1] if hulls else -1
     left = len(own)
     stages = []
-    for index, stage in enumerate(campaign.stages):
+    resolved = resolve_campaign(campaign, *facts_of(report.as_dict()))
+    for index, stage in enumerate(resolved.stages):
         if stage.is_gate:
-            # All that enters may pass, `top` excepted.
-            if stage.kind == "top":
-                left = min(left, int(stage.parameters["n"]))
+            # All that enters may pass, unless the gate says how many at most.
+            most = read_gate(stage.kind, stage.parameters).most()
+            left = left if most is None else min(left, most)
             stages.append(_gate(stage, left))
             continue
-        # After `top`, the bound takes the costliest that may be left. References go as far as the last hull.
+        # After such a gate, the bound takes the costliest that may be left. References go as far as the last hull.
         sites = np.sort(own)[::-1][:left]
         if index < last_hull:
             sites = np.concatenate([sites, references])
@@ -178,22 +181,27 @@ def _gate(stage: Stage, structures: int) -> StagePlan:
 
 
 def _compute(stage: Stage, sites: np.ndarray, structures: int, cores: int) -> StagePlan:
-    assert stage.calculator is not None
     costs = structure_costs(stage, sites)
     total, per_batch = float(costs.sum()), stage.resources.cores
+    limit = batch_limit(stage, sites)
     batches = batch_count(
-        total, len(sites), batch_size=stage.batch_size, cores=cores, cores_per_batch=per_batch
+        total,
+        len(sites),
+        batch_size=stage.batch_size,
+        cores=cores,
+        cores_per_batch=per_batch,
+        max_size=limit,
     )
     slots = max(1, min(cores // per_batch, batches))
     # One structure cannot be spread over processes: the longest one is a lower bound of the wall time.
     work = max(total / (slots * per_batch), float(costs.max(initial=0.0)) / stage.resources.threads)
     wall = work + BATCH_OVERHEAD_S * -(-batches // slots)
-    size = min(-(-len(sites) // batches), MAX_BATCH_SIZE) if batches else 0
+    size = -(-len(sites) // batches) if batches else 0
     return StagePlan(
         stage.name,
         stage.kind,
         False,
-        stage.calculator.name,
+        stage.calculator.name if stage.calculator is not None else stage.parameters.get("descriptor"),
         structures,
         len(sites),
         batches,

@@ -11,7 +11,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from matcompute import plugins
-from matcompute.campaign.adapters import calculator_adapter, parameters_model, task_adapter
+from matcompute.campaign.adapters import (
+    calculator_adapter,
+    needs_calculator,
+    parameters_model,
+    task_adapter,
+)
+from matcompute.campaign.columns import column_problems, stage_descriptor
 from matcompute.campaign.model import (
     SCHEMA,
     Calculator,
@@ -35,6 +41,8 @@ STAGE_KEYS: tuple[str, ...] = ("name", "calculator", "resources", "batch_size")
 #: British and American spelling, one meaning.
 _ALIASES = {"license": "licence", "center": "centres", "centers": "centres"}
 _HINT = "`matcompute campaign schema` prints all keys as a JSON Schema, `campaign new NAME` writes an example"
+#: Endings of the datasets beside a descriptor.
+_RESERVED = ("_status", "_process", "_label")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
@@ -140,7 +148,7 @@ class _Reader:
                 continue
             kind, body = next(iter(item.items()))
             if kind not in kinds:
-                self.bad((*path, kind), f"unknown stage '{kind}'{did_you_mean(str(kind), kinds)}")
+                self.bad((*path, kind), f"unknown stage '{kind}'{_instead(str(kind), kinds)}")
                 continue
             here = (*path, kind)
             if here not in self.file.places:
@@ -149,7 +157,9 @@ class _Reader:
             stage = self.gate(kind, body, here) if kind in GATES else self.compute(kind, body, here)
             if stage is None:
                 continue
-            name = self.stage_name(body, kind, taken, here)
+            name = self.stage_name(body, stage.name, taken, here)
+            if stage_descriptor(stage) is not None and name.endswith(_RESERVED):
+                self.bad((*here, "name"), f"a descriptor cannot be named '{name}': its ending has a meaning")
             taken.add(name)
             stages.append(stage.model_copy(update={"name": name, "line": self.file.place(here)[0]}))
         return stages
@@ -172,12 +182,18 @@ class _Reader:
         return name
 
     def gate(self, kind: str, body: Any, path: KeyPath) -> Stage | None:
-        from matcompute.gates import GATES
+        from matcompute.gates import gate_model
 
         if isinstance(body, dict):
             body = {key: value for key, value in body.items() if key != "name"}
-            body = self.quantities(GATES[kind], body, path)
-        model = self.validate(GATES[kind], body, path)
+        method = (*path, "method")
+        found = self.attempt(method if method in self.file.places else path, partial(gate_model, kind, body))
+        if found is None:
+            return None
+        kind_model, body = found
+        if isinstance(body, dict):
+            body = self.quantities(kind_model, body, path)
+        model = self.validate(kind_model, body, path)
         if model is None:
             return None
         return Stage(name=kind, kind=kind, is_gate=True, parameters=model.model_dump(mode="json"))
@@ -190,9 +206,10 @@ class _Reader:
         task = self.attempt(path, partial(task_adapter, kind))
         own = {key: value for key, value in body.items() if key not in STAGE_KEYS}
         parameters: BaseModel | None = None
-        if task is not None:
-            model = parameters_model(task)
-            known = [*model_keys(model), *STAGE_KEYS]
+        own_keys = [key for key in STAGE_KEYS if key != "calculator" or needs_calculator(task)]
+        model = None if task is None else self.task_model(task, own, path)
+        if model is not None:
+            known = [*model_keys(model), *own_keys]
             for key in [k for k in own if k not in model_keys(model)]:
                 self.bad((*path, key), f"unknown key '{key}'{did_you_mean(key, known)}")
                 del own[key]
@@ -207,11 +224,16 @@ class _Reader:
                 (*path, "batch_size"),
                 f"expected a whole number of structures from 1 up, found {batch_size!r}",
             )
-        calculator = self.calculator(body.get("calculator"), (*path, "calculator"))
+        calculator = None
+        if "calculator" in own_keys:
+            calculator = self.calculator(body.get("calculator"), (*path, "calculator"))
+        elif "calculator" in body:
+            self.bad((*path, "calculator"), f"a {kind} stage needs no calculator; leave it out")
         if len(self.problems) > before or parameters is None:
             return None
+        named = getattr(task, "default_name", None)  # of tasks older than this hook
         return Stage(
-            name=kind,
+            name=kind if named is None else named(parameters),
             kind=kind,
             is_gate=False,
             parameters=parameters.model_dump(mode="json"),
@@ -219,6 +241,13 @@ class _Reader:
             resources=resources,
             batch_size=batch_size,
         )
+
+    def task_model(self, task: Any, values: dict[str, Any], path: KeyPath) -> type[BaseModel] | None:
+        """Return the model of a task's parameters; which one may depend on one of them."""
+        key = (*path, "descriptor")
+        place = key if key in self.file.places else path
+        model: type[BaseModel] | None = self.attempt(place, partial(parameters_model, task, values))
+        return model
 
     def quantities(self, model: type[BaseModel], values: dict[str, Any], path: KeyPath) -> dict[str, Any]:
         """Convert texts such as ``0.05 eV/angstrom`` to the unit that the model's field names."""
@@ -257,10 +286,19 @@ class _Reader:
         return None if model is None else Calculator(name=name, parameters=model.model_dump(mode="json"))
 
 
+def _instead(kind: str, kinds: Iterable[str]) -> str:
+    """Return what to write in place of an unknown stage."""
+    from matcompute.gates import METHODS
+
+    if kind in METHODS:
+        return f"; write `- select: {{method: {kind}, …}}`"
+    if kind in plugins.names("matcompute.kernels"):
+        return f"; write `- describe: {{descriptor: {kind}, …}}`"
+    return did_you_mean(kind, kinds)
+
+
 def read_campaign(path: Path) -> Campaign:
     """Read a campaign file; see :meth:`matcompute.campaign.model.Campaign.load`."""
-    from matcompute.campaign.columns import column_problems
-
     yaml_file = load_yaml(path)
     if not isinstance(yaml_file.data, dict):
         raise CampaignFileError(

@@ -8,8 +8,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from matcompute import plugins
-from matcompute.campaign.adapters import calculator_adapter, parameters_model, task_adapter
+from matcompute.campaign.adapters import (
+    calculator_adapter,
+    needs_calculator,
+    parameters_model,
+    task_adapter,
+)
 from matcompute.campaign.model import CampaignHeader, Resources
+from matcompute.gates.selection import ALIASES
 from matcompute.structures.spec import GROUP as SOURCES
 from matcompute.structures.spec import source
 
@@ -18,7 +24,7 @@ __all__ = ["campaign_schema", "schema_text"]
 _NAME = {
     "type": "string",
     "pattern": "^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
-    "description": "Name of the stage; its kind by default.",
+    "description": "Name of the stage; its kind by default, of a describe stage the descriptor's name.",
 }
 
 
@@ -49,7 +55,7 @@ def _allow_unit(entry: dict[str, Any]) -> None:
 
 def campaign_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of ``matcompute.campaign/v1``, tasks and calculators installed here included."""
-    from matcompute.gates import GATES
+    from matcompute.gates import GATES, METHODS
 
     header = CampaignHeader.model_json_schema(by_alias=True)
     definitions: dict[str, Any] = header.pop("$defs", {})
@@ -58,7 +64,10 @@ def campaign_schema() -> dict[str, Any]:
             _allow_unit(item)
 
     def define(name: str, schema: dict[str, Any]) -> dict[str, str]:
-        definitions.update(schema.pop("$defs", {}))
+        # Two models may have parts of one name: theirs are told apart by the owner's.
+        parts = schema.pop("$defs", {})
+        schema, parts = _renamed((schema, parts), {part: f"{name}-{part}" for part in parts})
+        definitions.update({f"{name}-{part}": body for part, body in parts.items()})
         definitions[name] = schema
         return {"$ref": f"#/$defs/{name}"}
 
@@ -82,17 +91,19 @@ def campaign_schema() -> dict[str, Any]:
 
     stages = []
     for kind in plugins.names("matcompute.tasks"):
-        schema = _inline(parameters_model(task_adapter(kind)))
-        schema["properties"] = {
-            "name": _NAME,
-            "calculator": {"$ref": "#/$defs/calculator"},
-            "resources": {"$ref": "#/$defs/resources"},
-            "batch_size": {"type": "integer", "minimum": 1, "description": "Structures a batch at most."},
-            **schema.get("properties", {}),
-        }
-        schema["required"] = ["calculator", *schema.get("required", [])]
-        stages.append(_stage(kind, define(f"task-{kind}", schema)))
+        task = task_adapter(kind)
+        models = getattr(task, "models", dict)()
+        if not models:
+            stages.append(_stage(kind, define(f"task-{kind}", _task(parameters_model(task), task))))
+            continue
+        # As many kinds of parameters as there are descriptors.
+        bodies = [define(f"task-{kind}-{name}", _task(model, task)) for name, model in models.items()]
+        stages.append(_stage(kind, define(f"task-{kind}", {"anyOf": bodies})))
     for kind, model in GATES.items():
+        if kind == "select":
+            bodies = [define(f"gate-{kind}-{name}", _select(one)) for name, one in METHODS.items()]
+            stages.append(_stage(kind, define(f"gate-{kind}", {"anyOf": bodies})))
+            continue
         schema = _inline(model)
         schema["properties"] = {"name": _NAME, **schema.get("properties", {})}
         body: dict[str, Any] = define(f"gate-{kind}", schema)
@@ -134,6 +145,50 @@ def campaign_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    """Return a schema with its references to some definitions under new names."""
+    if isinstance(value, dict):
+        return {
+            key: f"#/$defs/{names[item.removeprefix('#/$defs/')]}"
+            if key == "$ref" and item.removeprefix("#/$defs/") in names
+            else _renamed(item, names)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return type(value)(_renamed(item, names) for item in value)
+    return value
+
+
+def _task(model: type[BaseModel], task: Any) -> dict[str, Any]:
+    """Return the schema of a compute stage."""
+    schema = _inline(model)
+    calculator = {"calculator": {"$ref": "#/$defs/calculator"}} if needs_calculator(task) else {}
+    schema["properties"] = {
+        "name": _NAME,
+        **calculator,
+        "resources": {"$ref": "#/$defs/resources"},
+        "batch_size": {"type": "integer", "minimum": 1, "description": "Structures a batch at most."},
+        **schema.get("properties", {}),
+    }
+    schema["required"] = [*calculator, *schema.get("required", [])]
+    return schema
+
+
+def _select(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of a ``select`` gate of one method."""
+    schema = _inline(model)
+    properties = schema["properties"]
+    name = properties["method"]["const"]
+    others = [alias for alias, meant in ALIASES.items() if meant == name]
+    if others:
+        properties["method"] = {"enum": [name, *others], "description": model.__doc__}
+    if "objectives" in properties:
+        pairs = {"type": "array", "minItems": 1, "items": dict(properties["objectives"])}
+        properties["objectives"] = {"anyOf": [properties["objectives"], pairs]}
+    schema["properties"] = {"name": _NAME, **properties}
+    return schema
 
 
 def _stage(kind: str, body: dict[str, Any]) -> dict[str, Any]:

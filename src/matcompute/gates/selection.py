@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from matcompute.errors import InputError, did_you_mean
 
 __all__ = [
+    "ALIASES",
     "METHODS",
     "CurSelection",
     "DuplicateSelection",
@@ -27,7 +28,8 @@ _NORMALIZE: Any = Field(
     default="none",
     description="unit: every row to length 1; standard: every column to mean 0 and standard deviation 1.",
 )
-_ALIASES = {
+#: Other names that users try → the method.
+ALIASES = {
     "farthest_point": "fps",
     "farthest_point_sampling": "fps",
     "furthest_point": "fps",
@@ -220,7 +222,7 @@ def selection_model(values: Any) -> tuple[type[Selection], Any]:
     if not isinstance(name, str):
         raise InputError(f"the key 'method' is missing; known: {known}")
     plain = name.lower().replace("-", "_")
-    plain = _ALIASES.get(plain, plain)
+    plain = ALIASES.get(plain, plain)
     if plain not in METHODS:
         raise InputError(f"unknown method '{name}'{did_you_mean(plain, METHODS)}")
     return METHODS[plain], {**values, "method": plain}

@@ -107,7 +107,7 @@ def _number(item: Any) -> int:
 #: ``auto``, or chemical symbols (atomic numbers are taken too), kept by rising atomic number.
 Species = Annotated[
     Literal["auto"] | tuple[str, ...],
-    BeforeValidator(_species, json_schema_input_type=Literal["auto"] | str | list[str]),
+    BeforeValidator(_species, json_schema_input_type=Literal["auto"] | str | list[str | int]),
     Field(
         description="Elements that columns are made for; auto: all elements of the structures described together."
     ),

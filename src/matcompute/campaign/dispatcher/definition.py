@@ -8,14 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from matcompute.campaign.model import Campaign
+from matcompute.campaign.resolution import facts_of, resolve_campaign
 from matcompute.campaign.state.campaigns import CampaignRow
 
 __all__ = ["definition", "metadata_of"]
 
 
 def definition(row: CampaignRow) -> Campaign:
-    """Return the campaign of a row; relative paths start at the original file's folder."""
-    return _read(row.text, row.file, row.name)
+    """Return the campaign of a row; relative paths start at the original file's folder.
+
+    Once its structures are read, nothing in it is ``auto`` any more.
+    """
+    if row.ingest_report is None:
+        return _read(row.text, row.file, row.name)
+    return _resolved(row.text, row.file, row.name, *facts_of(row.ingest_report))
+
+
+@lru_cache(maxsize=64)
+def _resolved(text: str, file: str, name: str, species: tuple[str, ...], n_atoms_max: int) -> Campaign:
+    return resolve_campaign(_read(text, file, name), species, n_atoms_max)
 
 
 @lru_cache(maxsize=64)

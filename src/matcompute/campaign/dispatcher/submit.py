@@ -11,7 +11,7 @@ import numpy as np
 
 from matcompute.campaign.adapters import calculator_adapter
 from matcompute.campaign.batches import batch_count, choose_batches
-from matcompute.campaign.costs import structure_costs
+from matcompute.campaign.costs import batch_limit, structure_costs
 from matcompute.campaign.dispatcher.definition import definition
 from matcompute.campaign.dispatcher.nodes import call_once, find_process, load, tag
 from matcompute.campaign.dispatcher.placing import Capacity, Place, Turn, capacity, take_turn
@@ -71,10 +71,11 @@ def plan_batches(state: State, row: CampaignRow, pool: Pool) -> int:
             estimates = structure_costs(stage, n_sites)
             costs = estimates * (room.factor or 1.0)
             options = {"cores": room.cores, "cores_per_batch": room.per_batch}
+            options["max_size"] = batch_limit(stage, n_sites)
             more = here.position > 0 and not complete(connection, stages, here.position - 1)
             if more and not idle and not _worth_a_batch(costs, stage, options):
                 continue
-            chosen = _probe(costs, stage, room) if room.factor is None else None
+            chosen = _probe(costs, stage, room, options["max_size"]) if room.factor is None else None
             if chosen is None:
                 pool.probing.discard(here.id)
                 groups = choose_batches(costs, batch_size=stage.batch_size, **options)
@@ -101,7 +102,7 @@ def _worth_a_batch(costs: np.ndarray, stage: Stage, options: dict[str, int]) -> 
     return batch_count(float(costs.sum()), len(costs), batch_size=stage.batch_size, **options) > 1
 
 
-def _probe(costs: np.ndarray, stage: Stage, room: Capacity) -> list[np.ndarray] | None:
+def _probe(costs: np.ndarray, stage: Stage, room: Capacity, max_size: int) -> list[np.ndarray] | None:
     """Return a first wave of small batches, one a slot; None if everything fits one wave anyway."""
     slots = max(1, min(room.slots, room.cores // room.per_batch))
     wave = PROBE_S * room.per_batch * slots
@@ -110,7 +111,8 @@ def _probe(costs: np.ndarray, stage: Stage, room: Capacity) -> list[np.ndarray] 
     # An even sample of the materials: sizes of all kinds.
     count = max(slots, int(np.searchsorted(np.cumsum(costs), wave)))
     sample = np.unique(np.linspace(0, len(costs) - 1, min(count, len(costs))).astype(int))
-    return [sample[group] for group in choose_batches(costs[sample], count=min(slots, len(sample)))]
+    groups = choose_batches(costs[sample], count=min(slots, len(sample)), max_size=max_size)
+    return [sample[group] for group in groups]
 
 
 def submit_next(
@@ -271,7 +273,9 @@ def _shard(
 
 def task_of(stage: Stage) -> dict[str, Any]:
     """Return the ``task`` input of a batch: what decides the numbers, the weights' digest included."""
-    assert stage.calculator is not None
+    content = {"task": stage.kind, "parameters": stage.parameters, "stage": stage.name}
+    if stage.calculator is None:
+        return content
     adapter = calculator_adapter(stage.calculator.name)
     digest = getattr(adapter, "model_sha256", None)
     try:
@@ -281,16 +285,12 @@ def task_of(stage: Stage) -> dict[str, Any]:
             f"the model of '{stage.calculator.name}' cannot be read: {error.strerror}: {error.filename}",
             hint="put the file in place",
         ) from error
-    return {
-        "task": stage.kind,
-        "parameters": stage.parameters,
-        "calculator": {
-            "name": stage.calculator.name,
-            "parameters": stage.calculator.parameters,
-            "model_sha256": weights,
-        },
-        "stage": stage.name,
+    calculator = {
+        "name": stage.calculator.name,
+        "parameters": stage.calculator.parameters,
+        "model_sha256": weights,
     }
+    return {**content, "calculator": calculator}
 
 
 def _resources(place: Place, centre: RegisteredCentre) -> dict[str, Any]:
