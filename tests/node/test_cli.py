@@ -71,6 +71,35 @@ def test_dry_run(make_job: Callable[..., Any], make_alloys: Callable[..., Any]) 
     assert {p.name for p in job.folder.iterdir()} == files
 
 
+def test_collect(
+    make_job: Callable[..., Any], make_alloys: Callable[..., Any], same: Callable[..., None]
+) -> None:
+    """The shard of an unfinished job says what is not attempted; nothing is computed, and the job can go on."""
+    alloys = make_alloys(4)
+    job = make_job(structures=alloys[:2], processes=1)
+    assert job.run().returncode == 0
+    job.write(alloys, processes=1)  # the same checkpoint, two structures more
+    starts = job.starts()
+    collected = job.run("--collect")
+    assert collected.returncode == 75
+    assert "stopped: collected; 2 of 4 are not attempted" in collected.stderr
+    assert job.summary["counts"] == {"ok": 2, "not_attempted": 2}
+    assert (job.summary["state"], job.starts()) == ("partial", starts)
+    with job.results() as shard:
+        assert shard.status("energy").tolist() == [Status.OK] * 2 + [Status.NOT_ATTEMPTED] * 2
+        assert len(shard) == 4
+    assert job.run().returncode == 0
+    assert job.starts() == starts + 2
+    finished = job.values()
+    collected = job.run("--collect")
+    assert (collected.returncode, collected.stderr) == (0, "")
+    same(job.values(), finished)
+    empty = make_job("empty", structures=alloys[:1], processes=1)
+    assert empty.run("--collect").returncode == 75
+    with empty.results() as shard:
+        assert len(shard) == 1
+
+
 def test_nothing_is_written_at_home(
     make_job: Callable[..., Any], make_alloys: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -1,9 +1,10 @@
 """Chunks over the ranks of an MPI job: rank 0 holds the queue and computes too, each rank asks when it is free.
 
-A chunk is on disk before it is reported, so that the death of a rank costs the chunk that it had in flight. Most
-launchers then end the other ranks as well, and a rerun, on any number of ranks, continues; where they are told not to
-(``mpiexec -disable-auto-cleanup``) and MPI itself survives, which MPICH does not always, rank 0 hands the chunk of a
-dead rank of its own machine to another one.
+A chunk is on disk before it is reported. What holds when a rank dies: at most one chunk for each rank that ends is
+lost, the launcher ends the job, and a rerun, on any number of ranks, computes what is missing. That others take over
+without a rerun is not to be counted on: where the launcher is told to let them live (``mpiexec -disable-auto-cleanup``)
+and MPI itself survives, which MPICH does not always, rank 0 hands the chunk of a dead rank of its own machine to
+another one.
 All waiting is by polling with short sleeps: a blocking receive of MPICH spins on a core.
 """
 

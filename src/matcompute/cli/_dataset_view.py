@@ -64,19 +64,35 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
     console.print(facts)
     if summary["properties"]:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for title in ("property", "unit", "shape", "min", "mean", "max", "statuses"):
-            table.add_column(title, justify="right" if title in ("min", "mean", "max") else "left")
+        for title in ("property", "unit", "shape", "min", "max"):
+            table.add_column(title, justify="right" if title in ("min", "max") else "left", overflow="fold")
+        failures = any(set(item["statuses"]) != {"ok"} for item in summary["properties"].values())
+        if failures:
+            table.add_column("not ok", overflow="fold")
         for name, item in summary["properties"].items():
             shape = ("site × " if item["per"] == "site" else "") + " × ".join(map(str, item["shape"]))
-            statuses = ", ".join(f"{label} {count}" for label, count in item["statuses"].items())
-            numbers = [_number(item[k]) if k in item else "" for k in ("min", "mean", "max")]
-            table.add_row(name, format_unit(item["units"]), shape.removesuffix(" × "), *numbers, statuses)
+            numbers = [_number(item[k]) if k in item else "" for k in ("min", "max")]
+            more = [_failures(item["statuses"])] if failures else []
+            table.add_row(name, format_unit(item["units"]), shape.removesuffix(" × "), *numbers, *more)
+        console.print()
+        console.print(table)
+    if summary["descriptors"]:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for title in ("descriptor", "kernel", "features", "a row per", "not ok"):
+            table.add_column(title, justify="right" if title == "features" else "left", overflow="fold")
+        for name, item in summary["descriptors"].items():
+            per = item["per"] + (", in blocks" if item["layout"] == "block-sparse" else "")
+            table.add_row(name, item["kernel"], f"{item['n_features']:,}", per, _failures(item["statuses"]))
         console.print()
         console.print(table)
     for name, item in summary["selections"].items():
         console.print(
             f"[bold]selection[/] {escape(name)}: {item['passed']} passed  {escape(item['expression'])}"
         )
+
+
+def _failures(statuses: dict[str, int]) -> str:
+    return ", ".join(f"{label} {count}" for label, count in statuses.items() if label != "ok")
 
 
 def print_difference(console: Console, difference: Difference) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from matcompute.dataset.descriptor_info import read_info
+from matcompute.dataset.descriptors import descriptor_names, descriptor_status
 from matcompute.dataset.reader import Dataset
 from matcompute.dataset.rows import take
 from matcompute.dataset.status import Quality, Status
@@ -22,7 +24,8 @@ def summarize(dataset: Dataset) -> dict[str, Any]:
     dict
         ``metadata``, ``format_version``, ``entries``, ``sites``, ``bytes``, ``elements`` (symbol → entries that hold
         it), ``n_sites`` (smallest, median, largest), ``properties`` (name → units, statuses, min, mean, max),
-        ``quality``, ``selections``, ``methods``, ``sources``, ``processes``.
+        ``descriptors`` (name → kernel, parameters, per, layout, features, statuses), ``quality``, ``selections``,
+        ``methods``, ``sources``, ``processes``.
     """
     sizes = dataset.entry_column("row_size")
     properties: dict[str, Any] = {}
@@ -52,6 +55,7 @@ def summarize(dataset: Dataset) -> dict[str, Any]:
         "n_sites": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())] if sizes.size else [],
         "elements": _elements(dataset),
         "properties": properties,
+        "descriptors": {name: _descriptor(dataset, name) for name in descriptor_names(dataset)},
         "quality": {str(q.name).lower(): int(((quality & q.value) != 0).sum()) for q in Quality},
         "selections": {
             name: {"passed": int(s.mask.sum()), "expression": s.expression}
@@ -60,6 +64,20 @@ def summarize(dataset: Dataset) -> dict[str, Any]:
         "methods": [m.name for m in dataset.methods],
         "sources": [s.path for s in dataset.sources],
         "processes": len(dataset.provenance),
+    }
+
+
+def _descriptor(dataset: Dataset, name: str) -> dict[str, Any]:
+    info = read_info(dataset.file, name)
+    counts = np.bincount(descriptor_status(dataset, name), minlength=len(Status))
+    return {
+        "kernel": info.kernel,
+        "parameters": dict(info.parameters),
+        "per": info.per,
+        "layout": info.layout,
+        "n_features": info.n_features,
+        "units": info.units,
+        "statuses": {s.label: int(counts[s]) for s in Status if counts[s]},
     }
 
 

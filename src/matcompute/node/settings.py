@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from matcompute.node.taskfile import describe_validation
 if TYPE_CHECKING:
     from matcompute.node.descriptors import DescriptorAdapter, DescriptorParameters, Facts
 
-__all__ = ["check_settings", "find_descriptor", "parse_settings", "resolve_settings"]
+__all__ = ["check_settings", "find_descriptor", "parameter_rows", "parse_settings", "resolve_settings"]
 
 _OPEN, _CLOSE = "[{(", "]})"
 
@@ -74,20 +75,25 @@ def _items(text: str) -> list[tuple[str, Any]]:
     ]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML of which only ``true`` and ``false`` are booleans (``off`` and ``No`` are words), and 1e-5 is a number."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    key: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:bool"]
+    for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|false)\Z"), list("tf"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
+)
+
+
 def _value(key: str, text: str) -> Any:
     try:
-        # YAML takes 1e-5 for text.
-        return float(text) if _is_exponent(text) else yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # it is a SafeLoader
     except yaml.YAMLError as error:
         raise TaskFileError(f"{key}={text}: cannot be read; is a bracket or quote missing?") from error
-
-
-def _is_exponent(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "e" in text.lower()
 
 
 def find_descriptor(name: str) -> DescriptorAdapter:
@@ -156,3 +162,15 @@ def _usage(adapter: DescriptorAdapter) -> str:
         if needed
         else f"takes {', '.join(others)}"
     )
+
+
+def parameter_rows(adapter: DescriptorAdapter) -> list[tuple[str, str, str]]:
+    """Return name, default (or ``needed``) and explanation of each parameter."""
+    rows = []
+    for name, field in adapter.Parameters.model_fields.items():
+        extra = field.json_schema_extra
+        unit = extra.get("unit", "") if isinstance(extra, dict) else ""
+        default = "needed" if field.is_required() else str(field.default)
+        text = (field.description or "").rstrip(".")
+        rows.append((name, default, f"{text} ({unit})" if unit and text else text))
+    return rows
