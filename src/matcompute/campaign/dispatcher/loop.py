@@ -14,17 +14,15 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from matcompute.campaign.dispatcher.cancel import cancel
+from matcompute.campaign.dispatcher.centres import Centres
 from matcompute.campaign.dispatcher.collect import collect, find_lost_submissions, note_progress
-from matcompute.campaign.dispatcher.definition import definition
 from matcompute.campaign.dispatcher.finish import finish, finished_stages
 from matcompute.campaign.dispatcher.gates import evaluate_gates
 from matcompute.campaign.dispatcher.ingest import ingest
-from matcompute.campaign.dispatcher.placing import alternatives
-from matcompute.campaign.dispatcher.pool import Pool
 from matcompute.campaign.dispatcher.submit import plan_batches, submit_next
 from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import BatchRow, set_batch
-from matcompute.campaign.state.campaigns import CampaignRow, all_campaigns, by_id, set_campaign, stages_of
+from matcompute.campaign.state.campaigns import CampaignRow, all_campaigns, by_id, set_campaign
 from matcompute.campaign.state.models import (
     BATCH_OPEN,
     CAMPAIGN_ACTIVE,
@@ -66,11 +64,13 @@ class Dispatcher:
     LINGER_S = 5.0
     #: Seconds between two searches for processes that AiiDA has lost.
     REPAIR_S = 20.0
+    #: Seconds between two looks at what the centres have answered.
+    CENTRES_S = 2.0
 
     def __init__(self, workspace: Workspace, state: State, *, interval: float = 0.2) -> None:
         self.workspace, self.state, self.interval = workspace, state, interval
         self.stopping = False
-        self.pool = Pool(workspace)
+        self.centres = Centres(workspace, state)
         self._daemon: threading.Thread | None = None
         self._daemon_error: MatcomputeError | None = None
         self._due: dict[str, float] = {}
@@ -99,6 +99,7 @@ class Dispatcher:
             pause = self.interval if moved else min(pause * 1.25, self.PAUSE_S)
             if not moved:
                 time.sleep(pause)
+        self.centres.close(settle=not self.stopping)
         if self._daemon is not None:
             self._daemon.join()
         self._announce("exited")
@@ -157,10 +158,12 @@ class Dispatcher:
         if in_flight:
             if self._every("again", self.AGAIN_S):
                 self._unrecorded.clear()
-            moved += collect(self.state, self._failed_to_record, self._unrecorded, self._elsewhere)
+            moved += collect(self.state, self._failed_to_record, self._unrecorded, self.centres.elsewhere)
             if self._every("progress", self.PROGRESS_S):
                 note_progress(self.state, self._folders)
             self._look_after_daemon()
+        if self._every("centres", self.CENTRES_S):
+            moved += self.centres.look_after(bool(in_flight))
         moved += self._submit()
         return bool(moved)
 
@@ -202,7 +205,7 @@ class Dispatcher:
             return 1
         if row.state != "running":
             self._to(row, "running")
-        moved = plan_batches(self.state, row, self.pool)
+        moved = plan_batches(self.state, row, self.centres.pool)
         moved += evaluate_gates(self.state, row)
         if moved:
             return moved
@@ -226,7 +229,7 @@ class Dispatcher:
             rows = [row for row in all_campaigns(connection, ["running"]) if row.wanted == "run"]
         if not rows:
             return 0
-        count, turn = submit_next(self.state, rows, self.pool, self._await_daemon, self._fail)
+        count, turn = submit_next(self.state, rows, self.centres.pool, self._await_daemon, self._fail)
         for row in turn.over:
             self._over_budget(row)
         self._tell_stuck(turn.stuck)
@@ -246,16 +249,6 @@ class Dispatcher:
                 values = stuck_values(row, item.kind, item.text)
                 LOGGER.error("campaign '%s': %s", row.name, values["reason"])
                 set_campaign(connection, row.id, **values)
-
-    def _elsewhere(self, item: BatchRow) -> bool:
-        """Whether another centre takes the work of a batch now."""
-        if len(self.pool.profiles) < 2:
-            return False
-        with self.state.read() as connection:
-            row = by_id(connection, item.campaign_id)
-            name = next(s.name for s in stages_of(connection, row.id) if s.id == item.stage_id)
-            situation = self.pool.situation(connection)
-        return alternatives(row, definition(row).stage(name), situation, item.centre)
 
     def _failed_to_record(self, item: BatchRow, error: Exception) -> None:
         self._unrecorded.add(item.id)

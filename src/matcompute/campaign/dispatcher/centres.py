@@ -1,0 +1,97 @@
+"""The centres in the dispatcher's loop: watched, left when they go down, taken up again when they are back."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from matcompute.campaign.dispatcher.definition import definition
+from matcompute.campaign.dispatcher.placing import alternatives
+from matcompute.campaign.dispatcher.pool import Pool
+from matcompute.campaign.dispatcher.reroute import (
+    jobs_in_flight,
+    play_paused,
+    take_back,
+    to_take_back,
+    waiting_batches,
+)
+from matcompute.campaign.dispatcher.watch import Watches
+from matcompute.campaign.state.campaigns import by_id, stages_of
+from matcompute.campaign.state.centres import centre_rows
+
+if TYPE_CHECKING:
+    from matcompute.campaign.state import State
+    from matcompute.campaign.state.batches import BatchRow
+    from matcompute.workspace import Workspace
+
+__all__ = ["Centres"]
+
+
+class Centres:
+    """The centres of a workspace while a dispatcher runs.
+
+    Attributes
+    ----------
+    pool
+        Profiles and registrations.
+    """
+
+    #: Seconds between two looks at jobs that AiiDA has paused.
+    PAUSED_S = 60.0
+    #: Seconds that the end waits for the schedulers' accounting of the last jobs.
+    ACCOUNTS_S = 5.0
+
+    def __init__(self, workspace: Workspace, state: State) -> None:
+        self.workspace, self.state = workspace, state
+        self.pool = Pool(workspace)
+        self._watches = Watches(state)
+        self._out: set[str] = set()
+        self._paused_due = 0.0
+
+    def elsewhere(self, item: BatchRow) -> bool:
+        """Tell whether another centre than a batch's takes its work now."""
+        if len(self.pool.profiles) < 2:
+            return False
+        with self.state.read() as connection:
+            row = by_id(connection, item.campaign_id)
+            name = next(s.name for s in stages_of(connection, row.id) if s.id == item.stage_id)
+            situation = self.pool.situation(connection)
+        return alternatives(row, definition(row).stage(name), situation, item.centre)
+
+    def look_after(self, busy: bool) -> int:
+        """Take back what waits at centres that are out of service; let jobs go on at those that are back.
+
+        Parameters
+        ----------
+        busy
+            Whether batches are in flight.
+
+        Returns
+        -------
+        n
+            Batches that leave their centre.
+        """
+        self._watches.follow(self.pool.profiles)
+        with self.state.read() as connection:
+            rows = centre_rows(connection)
+        out = {name for name, row in rows.items() if row.state != "up" and name in self.pool.profiles}
+        back, self._out = self._out - out, out
+        if not busy:
+            return 0
+        now = time.monotonic()
+        if now >= self._paused_due:
+            self._paused_due = now + self.PAUSED_S
+            back = {name for name, centre in self.pool.profiles.items() if not centre.is_local} - out
+        for name in sorted(back):
+            play_paused(self.workspace, name)
+        if not out:
+            return 0
+        batches = waiting_batches(self.state, out)
+        chosen = to_take_back(batches, jobs_in_flight(batches), rows, self.elsewhere)
+        return take_back(self.state, chosen)
+
+    def close(self, *, settle: bool) -> None:
+        """End the watches; with ``settle`` after a last look at the accounting."""
+        if settle:
+            self._watches.settle(self.ACCOUNTS_S)
+        self._watches.stop()
