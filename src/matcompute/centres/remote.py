@@ -62,14 +62,15 @@ class Result:
         Exit status.
     stdout, stderr
         What it printed.
-    chatter
-        What the shell's start files printed before the command began.
+    chatter, noise
+        What the shell's start files printed before the command began, and to standard error.
     """
 
     code: int
     stdout: str
     stderr: str
     chatter: str = ""
+    noise: str = ""
 
     @property
     def ok(self) -> bool:
@@ -433,7 +434,7 @@ def _without_chatter(result: Result) -> Result:
     if not mark:
         return result
     noise, _, stderr = result.stderr.partition(_MARK)
-    return Result(result.code, stdout, stderr, before + noise)
+    return Result(result.code, stdout, stderr, before, noise)
 
 
 def _copy(source: Path, target: Path) -> None:
