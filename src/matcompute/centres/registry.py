@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matcompute.centres.compare import Difference, compare
 from matcompute.centres.errors import CentreError
 from matcompute.centres.local import FILENAME, local_centre
-from matcompute.centres.model import Centre
+from matcompute.centres.model import SCHEMA, Centre
 from matcompute.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -18,46 +19,25 @@ if TYPE_CHECKING:
     from matcompute.workspace import Workspace
 
 __all__ = [
-    "Difference",
+    "FileCheck",
     "Registration",
     "add",
     "centre_ids",
-    "compare",
+    "check_file",
+    "export_text",
     "load_centre",
     "load_centres",
     "load_values",
     "profile_path",
+    "questions",
     "registered",
     "remove",
+    "require_profile",
     "running_jobs",
 ]
 
 LOCAL = "local"
 _VALUES = ".values.yaml"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One value that differs between two profiles.
-
-    Attributes
-    ----------
-    key
-        As people write it: ``partitions[cpu].max_wall``.
-    old, new
-        The values; ``None`` where there is none.
-    """
-
-    key: str
-    old: Any
-    new: Any
-
-    def __str__(self) -> str:
-        if self.old is None:
-            return f"{self.key}: {self.new!r} (new)"
-        if self.new is None:
-            return f"{self.key}: {self.old!r} (gone)"
-        return f"{self.key}: {self.old!r} → {self.new!r}"
 
 
 @dataclass(frozen=True)
@@ -159,6 +139,88 @@ def registered(
     return register(workspace, load_centre(workspace, centre_id), partition, project)
 
 
+def require_profile(workspace: Workspace, centre_id: str) -> Path:
+    """Return the file of a registered profile.
+
+    Raises
+    ------
+    CentreError
+        If there is none.
+    """
+    path = profile_path(workspace, centre_id)
+    if not path.is_file():
+        load_centre(workspace, centre_id)  # tells what is known
+        raise CentreError(
+            f"the centre '{centre_id}' has no profile: it is detected",
+            hint=f"write one: {path}, after cluster_configs/workstation.yaml",
+        )
+    return path
+
+
+def export_text(workspace: Workspace, centre_id: str, *, filled: bool = False) -> str:
+    """Return a registered profile as YAML: as it was written, or with the values of its variables put in."""
+    import yaml
+
+    if not filled and profile_path(workspace, centre_id).is_file():
+        return profile_path(workspace, centre_id).read_text(encoding="utf-8")
+    centre = load_centre(workspace, centre_id)
+    data = centre.model_dump(
+        mode="json", by_alias=True, exclude={"variables"}, exclude_defaults=True, exclude_none=True
+    )
+    text: str = yaml.safe_dump({"schema": SCHEMA, **data}, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+# ---------------------------------------------------------------------- checking
+@dataclass(frozen=True)
+class FileCheck:
+    """What is wrong in a profile's file, or who is described in it."""
+
+    path: Path
+    centre: Centre | None
+    error: CentreError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file can be registered."""
+        return self.error is None
+
+    def __str__(self) -> str:
+        if self.centre is None:
+            return str(self.error)
+        text = f"{self.path}: centre '{self.centre.id}' is well described"
+        if self.centre.unfilled:
+            text += f"; asked at registration: {', '.join(self.centre.unfilled)}"
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it JSON-able."""
+        problems = [vars(item) for item in getattr(self.error, "problems", ())]
+        return {
+            "file": str(self.path),
+            "ok": self.ok,
+            "centre": None if self.centre is None else self.centre.id,
+            "variables": [] if self.centre is None else self.centre.unfilled,
+            "message": None if self.error is None else self.error.message,
+            "problems": problems,
+        }
+
+
+def check_file(path: Path, values: Mapping[str, str] | None = None) -> FileCheck:
+    """Read a profile and tell what is wrong with it."""
+    try:
+        return FileCheck(Path(path), Centre.load(path, values))
+    except CentreError as error:
+        return FileCheck(Path(path), None, error)
+
+
+def questions(workspace: Workspace, path: Path, values: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a profile for which there is no value yet: name → question."""
+    centre = Centre.load(path, values)
+    known = load_values(workspace, centre.id)
+    return {name: centre.variables[name].prompt or name for name in centre.unfilled if name not in known}
+
+
 # ---------------------------------------------------------------------- registering
 def add(
     workspace: Workspace, path: Path, values: Mapping[str, str] | None = None, *, dry_run: bool = False
@@ -207,16 +269,20 @@ def add(
         if not (known.is_file() and known.samefile(path)):
             _write(known, text)
         _write_values(workspace, centre_id, filled)
+        _write(_snapshot(workspace, centre_id), centre.model_dump_json(by_alias=True, exclude={"variables"}))
     return Registration(centre, before is None, changes, moves, jobs)
 
 
+def _snapshot(workspace: Workspace, centre_id: str) -> Path:
+    """Where it is kept in which form a centre was registered last: the profile itself may be edited by hand."""
+    return workspace.centres_dir / ".registered" / f"{centre_id}.json"
+
+
 def _earlier(workspace: Workspace, centre_id: str) -> Centre | None:
-    """The registered profile; None if there is none, or none that this release can read."""
-    if not profile_path(workspace, centre_id).is_file():
-        return None
+    """The form in which a centre was registered last; None if it was not, or this release cannot read it."""
     try:
-        return load_centre(workspace, centre_id)
-    except CentreError:
+        return Centre.model_validate_json(_snapshot(workspace, centre_id).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
 
 
@@ -236,37 +302,10 @@ def _write_values(workspace: Workspace, centre_id: str, values: Mapping[str, str
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
-
-
-# ---------------------------------------------------------------------- comparing
-def compare(old: Centre, new: Centre) -> list[Difference]:
-    """Return the values that differ between two profiles, in the order of the file."""
-    before, after = dict(_flat(old)), dict(_flat(new))
-    keys = list(dict.fromkeys([*before, *after]))
-    return [
-        Difference(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)
-    ]
-
-
-def _flat(centre: Centre) -> Iterator[tuple[str, Any]]:
-    data = centre.model_dump(mode="json", by_alias=True, exclude={"variables"})
-    return _leaves(data, "")
-
-
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _leaves(item, f"{key}.{name}" if key else name)
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for item in value:
-            # Partitions, codes and projects go by their names: inserting one is no change of the others.
-            yield from _leaves(item, f"{key}[{item.get('name') or item.get('account')}]")
-    elif value not in (None, [], ""):
-        yield key, value
 
 
 # ---------------------------------------------------------------------- running work, removal
@@ -336,5 +375,6 @@ def remove(workspace: Workspace, centre_id: str, *, force: bool = False) -> int:
             computer.get_authinfo(user).enabled = False
         forget_host(workspace, computer.label)
     load_path.unlink()
+    _snapshot(workspace, centre_id).unlink(missing_ok=True)
     _write_values(workspace, centre_id, {})
     return jobs

@@ -28,6 +28,7 @@ def _build() -> LazyGroup:
             "verdi": ("matcompute.cli.workspace:verdi", "Run AiiDA's verdi on this workspace's profile."),
             "campaign": ("matcompute.cli.campaign:campaign", "Check, plan, run and watch campaigns."),
             "describe": ("matcompute.cli.describe:describe", "Describe the structures of any file."),
+            "centre": ("matcompute.cli.centre:centre", "Describe, register and examine compute centres."),
             "dataset": (
                 "matcompute.cli.dataset:dataset",
                 "Look at, check, export, compare and trace datasets.",
