@@ -47,18 +47,14 @@ def workload(stage: Stage) -> str:
     return f"{stage.kind}/{what}" if isinstance(what, str) else stage.kind
 
 
-def stage_group(campaign: Campaign, stage: Stage, profiles: Mapping[str, Centre]) -> Group:
+def stage_group(campaign: Campaign, stage: Stage) -> Group:
     """Return what all batches of a stage have in common."""
     placement = campaign.centres
-    deny = set(placement.deny)
-    if placement.allow is None and len(profiles) > 1:
-        # The workspace's own machine is no centre where others are registered, unless somebody says so.
-        deny |= {name for name, centre in profiles.items() if centre.detected}
     return Group(
         workload=workload(stage),
         grade=campaign.grade,
         allow=None if placement.allow is None else frozenset(placement.allow),
-        deny=frozenset(deny),
+        deny=frozenset(placement.deny),
         codes=frozenset({NODE_PROGRAM}),
         strategy=placement.strategy,
     )
@@ -80,6 +76,7 @@ def centre_state(
     waits: Mapping[tuple[str, str], float] | None = None,
     used: Mapping[tuple[str, str], float] | None = None,
     account: str | None = None,
+    alone: bool = True,
 ) -> CentreState:
     """Return a centre as routing sees it.
 
@@ -95,6 +92,8 @@ def centre_state(
         Measured: :func:`~matcompute.campaign.state.usage.measured_factors`, ``queue_waits``, ``project_core_s``.
     account
         The project whose quota counts; the centre's default.
+    alone
+        Whether it is the only one: beside others, a machine without a profile is used only where it is named.
     """
     flight = flight or InFlight()
     looks = QueueLook.from_json(row.queue if row is not None else None)
@@ -115,6 +114,9 @@ def centre_state(
         quota_left_core_s=_quota_left(centre, flight, used or {}, account),
         factors=measured,
         blocked={block.workload: block.reason for block in blocks if block.centre == centre.id},
+        spare=""
+        if alone or not centre.detected
+        else f"this machine, without centres/{centre.id}.yaml: only if named",
     )
 
 
@@ -216,6 +218,7 @@ class Situation:
                 waits=self.waits,
                 used=self.used,
                 account=(accounts or {}).get(name),
+                alone=len(self.profiles) < 2,
             )
             for name, centre in self.profiles.items()
         ]

@@ -33,9 +33,9 @@ SPREAD = 0.01
 Strategy = Literal["fastest", "cheapest", "balanced"]
 #: What each strategy minimises.
 STRATEGIES: dict[str, str] = {
-    "fastest": "the time at which the task ends",
-    "cheapest": "its charge; equal charges by time",
-    "balanced": "time multiplied by what the charge is above the cheapest one's, relative to the mean charge",
+    "fastest": "the time until a batch ends",
+    "cheapest": "what a batch is charged; equal charges by time",
+    "balanced": "the time, weighed up with what it is charged above the cheapest place",
 }
 
 
@@ -118,6 +118,8 @@ class CentreState:
         Workload → core-seconds used per core-second estimated, measured; 1 where nothing was measured.
     blocked
         Workload (empty: all) → why the centre is left alone for a while.
+    spare
+        Why it is used only by campaigns that name it; empty: it is used by all.
     """
 
     id: str
@@ -131,6 +133,7 @@ class CentreState:
     quota_left_core_s: float = np.inf
     factors: Mapping[str, float] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
+    spare: str = ""
 
 
 @dataclass(frozen=True)
@@ -304,7 +307,9 @@ class Decision:
         group = d.groups[int(d.group[task])]
         missing = ", ".join(sorted(group.codes - (centre.codes or frozenset())))
         texts: dict[Reason, Callable[[], str]] = {
-            Reason.NOT_ALLOWED: lambda: "the campaign does not allow it",
+            Reason.NOT_ALLOWED: lambda: (
+                centre.spare if group.allow is None else "the campaign does not allow it"
+            ),
             Reason.DENIED: lambda: "the campaign denies it",
             Reason.BLOCKED: lambda: f"left alone after a failure: {_blocked(centre, group)}",
             Reason.CLEARANCE: lambda: f"cleared for '{centre.clearance}' data, these are '{group.grade}'",
@@ -393,7 +398,7 @@ def _filter(demand: Demand, centre: CentreState, partition: PartitionState, work
     kind = np.zeros(len(demand.groups), dtype=np.uint8)
     rank = GRADES.index(centre.clearance)
     for g, group in enumerate(demand.groups):
-        if group.allow is not None and centre.id not in group.allow:
+        if centre.spare if group.allow is None else centre.id not in group.allow:
             kind[g] = Reason.NOT_ALLOWED
         elif centre.id in group.deny:
             kind[g] = Reason.DENIED

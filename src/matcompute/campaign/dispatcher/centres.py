@@ -16,8 +16,10 @@ from matcompute.campaign.dispatcher.reroute import (
     waiting_batches,
 )
 from matcompute.campaign.dispatcher.watch import Watches
+from matcompute.campaign.events import quota_events
 from matcompute.campaign.state.campaigns import by_id, stages_of
 from matcompute.campaign.state.centres import centre_rows
+from matcompute.campaign.state.usage import project_core_s
 
 if TYPE_CHECKING:
     from matcompute.campaign.state import State
@@ -38,6 +40,8 @@ class Centres:
 
     #: Seconds between two looks at jobs that AiiDA has paused.
     PAUSED_S = 60.0
+    #: Seconds between two looks at quotas.
+    WARN_S = 10.0
     #: Seconds that the end waits for the schedulers' accounting of the last jobs.
     ACCOUNTS_S = 5.0
 
@@ -46,7 +50,7 @@ class Centres:
         self.pool = Pool(workspace)
         self._watches = Watches(state)
         self._out: set[str] = set()
-        self._paused_due = 0.0
+        self._paused_due = self._warn_due = 0.0
 
     def elsewhere(self, item: BatchRow) -> bool:
         """Tell whether another centre than a batch's takes its work now."""
@@ -74,6 +78,7 @@ class Centres:
         self._watches.follow(self.pool.profiles)
         with self.state.read() as connection:
             rows = centre_rows(connection)
+        self._warn()
         out = {name for name, row in rows.items() if row.state != "up" and name in self.pool.profiles}
         back, self._out = self._out - out, out
         if not busy:
@@ -89,6 +94,18 @@ class Centres:
         batches = waiting_batches(self.state, out)
         chosen = to_take_back(batches, jobs_in_flight(batches), rows, self.elsewhere)
         return take_back(self.state, chosen)
+
+    def _warn(self) -> None:
+        """Tell of quotas that come to their end."""
+        now = time.monotonic()
+        limited = [c for c in self.pool.profiles.values() if any(p.quota_core_h for p in c.projects)]
+        if now < self._warn_due or not limited:
+            return
+        self._warn_due = now + self.WARN_S
+        with self.state.write() as connection:
+            used = project_core_s(connection)
+            for centre in limited:
+                quota_events(connection, centre, used)
 
     def close(self, *, settle: bool) -> None:
         """End the watches; with ``settle`` after a last look at the accounting."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from matcompute.campaign.dispatcher.jobs import job_rows
 from matcompute.campaign.dispatcher.nodes import find_process, load, process_states
+from matcompute.campaign.events import budget_events, stopped_event
 from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import (
     BatchRow,
@@ -27,6 +28,7 @@ from matcompute.campaign.state.centres import add_block, clear_blocks, end_submi
 from matcompute.campaign.state.models import CAMPAIGN_ACTIVE
 from matcompute.campaign.state.usage import note_job
 from matcompute.dataset import Dataset, Status
+from matcompute.dataset.descriptors import descriptor_status
 from matcompute.errors import MatcomputeError
 
 if TYPE_CHECKING:
@@ -166,6 +168,7 @@ def _record(state: State, batch: BatchRow, elsewhere: Callable[[BatchRow], bool]
             _stop(connection, batch, end, other)
         else:
             clear_blocks(connection, batch.centre, batch.workload, before=batch.submitted)
+        budget_events(connection, by_id(connection, batch.campaign_id))
     LOGGER.info("batch %s: exit status %d, %d structures", batch.key, end.exit_status, len(status))
 
 
@@ -217,6 +220,7 @@ def _stop(connection: Connection, batch: BatchRow, end: _End, other: bool) -> No
         reason=end.message,
         hint=f"{what}: matcompute campaign resume {row.name}",
     )
+    stopped_event(connection, row, end.message, f"{what}: matcompute campaign resume {row.name}")
 
 
 def _vanished(state: State, batch: BatchRow) -> None:
@@ -252,10 +256,10 @@ def entry_status(shard: Any) -> tuple[np.ndarray, list[str | None]]:
 def _entry_status(dataset: Dataset) -> tuple[np.ndarray, list[str | None]]:
     n = len(dataset)
     worst = np.full(n, int(Status.NOT_ATTEMPTED), dtype=np.uint8)
-    for name in dataset.properties:
-        if name == "cpu_time":
-            continue  # known of failed structures as well
-        column = np.asarray(dataset.status(name))
+    # The processor time is known of failed structures as well.
+    columns = [np.asarray(dataset.status(name)) for name in dataset.properties if name != "cpu_time"]
+    columns += [descriptor_status(dataset, name) for name in dataset.descriptors]
+    for column in columns:
         bad = (column != int(Status.OK)) & (column != int(Status.NOT_ATTEMPTED))
         worst = np.where(bad & (worst <= int(Status.OK)), column, worst)
         good = (column == int(Status.OK)) & (worst == int(Status.NOT_ATTEMPTED))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from matcompute.campaign.dispatcher.definition import metadata_of
 from matcompute.campaign.dispatcher.gates import shards_before
 from matcompute.campaign.dispatcher.nodes import call_once, load
+from matcompute.campaign.events import finished_event
 from matcompute.campaign.state import State
 from matcompute.campaign.state.campaigns import CampaignRow, set_campaign, set_stage, stages_of
 from matcompute.campaign.state.flow import complete
@@ -69,6 +70,7 @@ def finish(workspace: Workspace, state: State, row: CampaignRow) -> Path:
             dataset_uuid=shard.uuid,
             finished=time.time(),
         )
+        finished_event(connection, row, str(path))
     LOGGER.info("campaign '%s' is finished: %s", row.name, path)
     return path
 

@@ -20,6 +20,8 @@ from matcompute.campaign.dispatcher.finish import finish, finished_stages
 from matcompute.campaign.dispatcher.gates import evaluate_gates
 from matcompute.campaign.dispatcher.ingest import ingest
 from matcompute.campaign.dispatcher.submit import plan_batches, submit_next
+from matcompute.campaign.events import budget_events, stopped_event
+from matcompute.campaign.notify import Notifier
 from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import BatchRow, set_batch
 from matcompute.campaign.state.campaigns import CampaignRow, all_campaigns, by_id, set_campaign
@@ -71,6 +73,9 @@ class Dispatcher:
         self.workspace, self.state, self.interval = workspace, state, interval
         self.stopping = False
         self.centres = Centres(workspace, state)
+        self.notifier = Notifier(
+            state, lambda: self.centres.pool.options.notify, workspace.settings.title or str(workspace.root)
+        )
         self._daemon: threading.Thread | None = None
         self._daemon_error: MatcomputeError | None = None
         self._due: dict[str, float] = {}
@@ -86,6 +91,7 @@ class Dispatcher:
         self._announce("running", started=time.time())
         LOGGER.info("dispatcher %d starts", os.getpid())
         self.workspace.load_profile()
+        self.notifier.start()
         self._start_daemon()
         self._reconcile()
         worked, pause = time.monotonic(), self.interval
@@ -100,6 +106,7 @@ class Dispatcher:
             if not moved:
                 time.sleep(pause)
         self.centres.close(settle=not self.stopping)
+        self.notifier.stop()
         if self._daemon is not None:
             self._daemon.join()
         self._announce("exited")
@@ -190,6 +197,7 @@ class Dispatcher:
         with self.state.write() as connection:
             wanted = {"wanted": "run"} if row.wanted == "cancel" else {}
             set_campaign(connection, row.id, state="stopped", reason=reason, hint=hint, **wanted)
+            stopped_event(connection, row, reason, hint)
 
     # ------------------------------------------------------------------ a campaign
     def _advance(self, row: CampaignRow) -> int:
@@ -249,6 +257,7 @@ class Dispatcher:
                 values = stuck_values(row, item.kind, item.text)
                 LOGGER.error("campaign '%s': %s", row.name, values["reason"])
                 set_campaign(connection, row.id, **values)
+                stopped_event(connection, row, values["reason"], values["hint"])
 
     def _failed_to_record(self, item: BatchRow, error: Exception) -> None:
         self._unrecorded.add(item.id)
@@ -279,6 +288,7 @@ class Dispatcher:
                 reason=f"{used:.3g} of {limit:.3g} core-hours are used",
                 hint=f"raise the budget: matcompute campaign resume {row.name} --core-hours HOURS",
             )
+            budget_events(connection, row)
 
     # ------------------------------------------------------------------ the daemon
     def _start_daemon(self) -> None:

@@ -126,7 +126,7 @@ def _demand(
 
 
 def _probe(row: CampaignRow, stage: Stage, situation: Situation, deny: str = "") -> Decision:
-    group = stage_group(definition(row), stage, situation.profiles)
+    group = stage_group(definition(row), stage)
     if deny:
         group = replace(group, deny=group.deny | {deny})
     states = situation.states(definition(row).centres.projects)
@@ -150,7 +150,7 @@ def capacity(row: CampaignRow, stage: Stage, situation: Situation) -> Capacity:
     for index, state in enumerate(decision.centres):
         mine = [p for k, (c, p) in enumerate(decision.columns) if c == index and suits[k]]
         cores += sum(state.partitions[p].nodes * state.partitions[p].cores for p in mine)
-    group = stage_group(definition(row), stage, situation.profiles)
+    group = stage_group(definition(row), stage)
     per_batch = stage.resources.cores
     if _free_to_choose(stage) and profiles and not any(profile.is_local for profile in profiles):
         # Few jobs may be in flight: each then takes as many cores as its share is.
@@ -217,7 +217,7 @@ def _route(
             campaign = definition(row)
             stage = campaign.stage(stages[row.id][batch.stage_id].name)
             places[key] = len(groups)
-            groups.append(stage_group(campaign, stage, situation.profiles))
+            groups.append(stage_group(campaign, stage))
             kinds.append(stage)
         index.append(places[key])
     demand = _demand(groups, kinds, index, [batch.estimate_s for _, batch in queue])

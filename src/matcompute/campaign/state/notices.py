@@ -53,11 +53,20 @@ def forget_notice(connection: Connection, key: str) -> None:
     connection.execute(delete(notice).where(notice.c.key == key[:200]))
 
 
+#: Older notices are not delivered any more, in s: nobody wants a month of them when a webhook is first set.
+STALE_S = 2 * 86400.0
+
+
 def due_notices(connection: Connection, *, now: float, most_tries: int, limit: int = 20) -> list[NoticeRow]:
     """Return the notices that are to be delivered now."""
     query = (
         select(notice)
-        .where(notice.c.delivered.is_(None), notice.c.next_try <= now, notice.c.tries < most_tries)
+        .where(
+            notice.c.delivered.is_(None),
+            notice.c.next_try <= now,
+            notice.c.tries < most_tries,
+            notice.c.created > now - STALE_S,
+        )
         .order_by(notice.c.id)
         .limit(limit)
     )
