@@ -278,12 +278,16 @@ def _kind(item: Any) -> str | None:
 def _convert(name: str, array: Any, dtype: type) -> np.ndarray:
     if name == "numbers":
         return _numbers(np.asarray(array))
+    if np.iscomplexobj(array):
+        raise ValueError(f"Batch.{name} must be real numbers")
     return np.ascontiguousarray(array, dtype=dtype)
 
 
 def _numbers(numbers: np.ndarray) -> np.ndarray:
-    if numbers.size and (numbers.min() < 0 or numbers.max() > MAX_Z):
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() <= MAX_Z):
         raise ValueError(f"atomic numbers must lie between 0 and {MAX_Z}")
+    if numbers.dtype.kind not in "iu" and (numbers != np.floor(numbers)).any():
+        raise ValueError("atomic numbers must be integers")
     return np.ascontiguousarray(numbers, dtype=np.uint8)
 
 

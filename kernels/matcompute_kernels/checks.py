@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
@@ -19,6 +19,7 @@ __all__ = [
     "check_batch",
     "check_dtype",
     "check_integer",
+    "check_mapping",
     "check_positive",
     "check_species",
     "species_index",
@@ -69,6 +70,8 @@ def structure_problems(batch: Batch, species: Iterable[int | str] | None = None)
             i,
             "singular cell: the periodic lattice vectors are zero or linearly dependent; set pbc or cell",
         )
+    for i, k in first_sites(batch.numbers == 0) if species is None else []:
+        problems.setdefault(i, f"atom {k - int(batch.ptr[i])} is no element (atomic number 0)")
     if species is not None:
         known = np.zeros(256, dtype=bool)
         known[check_species(species)] = True
@@ -83,6 +86,7 @@ def structure_problems(batch: Batch, species: Iterable[int | str] | None = None)
 def check_batch(batch: Batch, species: Iterable[int | str] | None = None) -> None:
     """Raise :class:`KernelInputError` for the first unfit structure (see :func:`structure_problems`)."""
     known = np.ones(256, dtype=np.bool_)
+    known[0] = False
     if species is not None:
         known[:] = False
         known[check_species(species)] = True
@@ -142,6 +146,8 @@ def check_species(species: Iterable[int | str]) -> np.ndarray:
     """
     if isinstance(species, str):
         species = [species]
+    if not isinstance(species, Iterable):
+        raise KernelInputError(f"species must be a list of symbols or atomic numbers, not {species!r}")
     numbers = []
     for item in species:
         if isinstance(item, str):
@@ -185,6 +191,13 @@ def check_integer(low: int, high: int, **values: int) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
             raise KernelInputError(f"{name} must be an integer from {low} to {high}, not {value!r}")
+
+
+def check_mapping(**values: Any) -> None:
+    """Raise if a named parameter is neither None nor a mapping."""
+    for name, value in values.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise KernelInputError(f"{name} must be a mapping, not {value!r}")
 
 
 def check_dtype(dtype: object) -> np.dtype:

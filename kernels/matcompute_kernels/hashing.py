@@ -12,11 +12,12 @@ they are different inputs of a calculation, with different total energies. Mirro
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numba import njit
 
-from matcompute_kernels.batch import Batch
+from matcompute_kernels.batch import Batch, as_batch
 from matcompute_kernels.formula import formula_bytes
 
 __all__ = ["HASH_WIDTH", "entry_ids", "structure_hash"]
@@ -172,7 +173,7 @@ def _canonical(
             _by_distances(z, x, cell[i], pbc[i], out[i, 10:12])
 
 
-def structure_hash(batch: Batch) -> np.ndarray:
+def structure_hash(batch: Batch | Any) -> np.ndarray:
     """Return the hash of each structure: 32 hexadecimal characters, S32[N].
 
     Invariant to rotation and reflection, to a shift of the origin, to the order of the sites and to moving sites by
@@ -182,8 +183,15 @@ def structure_hash(batch: Batch) -> np.ndarray:
     Parameters
     ----------
     batch
-        N packed structures.
+        N packed structures, or ASE Atoms or pymatgen Structures. Any are taken, also those that no kernel can describe:
+        a file holds them with their status.
+
+    Raises
+    ------
+    KernelInputError
+        If the input is no structures.
     """
+    batch = as_batch(batch)
     words = np.empty((len(batch), _WORDS), dtype=np.uint64)
     _canonical(batch.numbers, batch.positions, batch.cell, batch.pbc, batch.ptr, words)
     data = words.astype("<u8", copy=False).tobytes()
@@ -194,7 +202,7 @@ def structure_hash(batch: Batch) -> np.ndarray:
     return np.frombuffer(digests.hex().encode(), dtype=f"S{HASH_WIDTH}")
 
 
-def entry_ids(batch: Batch, hashes: np.ndarray | list[str] | None = None) -> np.ndarray:
+def entry_ids(batch: Batch | Any, hashes: np.ndarray | list[str] | None = None) -> np.ndarray:
     """Return readable entry ids, ``<reduced formula>-<first 16 characters of the hash>``, as a U array [N].
 
     Parameters
@@ -204,6 +212,7 @@ def entry_ids(batch: Batch, hashes: np.ndarray | list[str] | None = None) -> np.
     hashes
         Their structure hashes, computed when not given.
     """
+    batch = as_batch(batch)
     if hashes is None:
         hashes = structure_hash(batch)
     short = np.asarray(hashes).astype(f"S{HASH_WIDTH}").astype("S16")

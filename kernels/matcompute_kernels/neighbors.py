@@ -15,12 +15,16 @@ from numba import njit
 from matcompute_kernels.batch import Batch, as_batch
 from matcompute_kernels.cell_list import fill_pairs, turn_cell
 from matcompute_kernels.checks import check_batch, check_positive
+from matcompute_kernels.errors import KernelInputError
 
 if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
-__all__ = ["NeighborList", "expected_pairs", "neighbor_list", "site_chunks"]
+__all__ = ["NeighborList", "check_neighbors", "expected_pairs", "neighbor_list", "site_chunks"]
+
+#: Pairs of one list: 120 GB.
+_MOST_PAIRS = float(1 << 31)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +80,7 @@ class NeighborList:
         if r_cut == self.r_cut:
             return self
         if r_cut > self.r_cut:
-            raise ValueError(f"the list reaches {self.r_cut} Å, not {r_cut} Å")
+            raise KernelInputError(f"neighbors reach {self.r_cut} Å, not {r_cut} Å")
         keep = self.distance < r_cut
         ptr = np.concatenate([[0], np.cumsum(keep)])[self.ptr]
         return NeighborList(
@@ -146,6 +150,13 @@ def neighbor_list(
     guess = np.empty(end - begin)
     _expected(batch.cell[begin:end], batch.pbc[begin:end], batch.ptr[begin : end + 1], float(r_cut), guess)
     share = (last - first) / max(1, int(batch.ptr[end]) - int(batch.ptr[begin]))
+    if not share * guess.sum() < _MOST_PAIRS:
+        index = begin + int(np.argmax(guess / np.diff(batch.ptr[begin : end + 1])))
+        raise KernelInputError(
+            f"within {r_cut:g} Å there are about {share * guess.sum():.1e} pairs (at most {_MOST_PAIRS:.0e} are "
+            "possible); give a smaller cutoff",
+            index,
+        )
     room = int(1.05 * share * guess.sum()) + 4 * (last - first) + 1024
     ptr = np.zeros(int(batch.ptr[-1]) + 1 if sites is None else last + 1, dtype=np.int64)
     arrays: list[Any] = [
@@ -179,6 +190,18 @@ def neighbor_list(
         array.resize((n_pairs, *array.shape[1:]), refcheck=False)
     j, shift, distance, vector = arrays
     return NeighborList(ptr[first:], j, shift, distance, vector, float(r_cut), full, first)
+
+
+def check_neighbors(neighbors: NeighborList | None, batch: Batch, r_cut: float) -> None:
+    """Raise :class:`KernelInputError` unless a list is None or a full one of this batch that reaches to r_cut."""
+    if neighbors is None:
+        return
+    if not isinstance(neighbors, NeighborList):
+        raise KernelInputError(f"neighbors must be a NeighborList, not {type(neighbors).__name__}")
+    if not neighbors.full or neighbors.first != 0 or len(neighbors.ptr) != len(batch.numbers) + 1:
+        raise KernelInputError("neighbors must be a full list of this batch")
+    if neighbors.r_cut < r_cut:
+        raise KernelInputError(f"neighbors reach {neighbors.r_cut} Å, not {r_cut} Å")
 
 
 def expected_pairs(batch: Batch, r_cut: float) -> np.ndarray:

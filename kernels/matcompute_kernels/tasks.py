@@ -13,8 +13,7 @@ import numpy as np
 
 from matcompute_kernels.batch import Batch
 from matcompute_kernels.checks import check_integer
-from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.neighbors import NeighborList, neighbor_list, site_chunks
+from matcompute_kernels.neighbors import NeighborList, check_neighbors, neighbor_list, site_chunks
 
 __all__ = ["run_tasks"]
 
@@ -54,11 +53,8 @@ def run_tasks(
         If ``neighbors`` does not fit or ``threads`` is no positive integer.
     """
     check_integer(1, 1024, threads=threads)
+    check_neighbors(neighbors, batch, r_cut)
     if neighbors is not None:
-        if not neighbors.full or neighbors.first != 0 or len(neighbors.ptr) != len(batch.numbers) + 1:
-            raise KernelInputError("neighbors must be a full list of this batch")
-        if neighbors.r_cut < r_cut:
-            raise KernelInputError(f"neighbors reach {neighbors.r_cut} Å, not {r_cut} Å")
         neighbors = neighbors.within(r_cut)
 
     def work(chunks: list[tuple[int, int]]) -> None:

@@ -32,6 +32,8 @@ TERMS = 8
 CELLS_PER_SIGMA = 5.0
 #: More cells a bin than this: fill directly.
 MAX_CELLS_PER_BIN = 32
+#: Cells on either side of a Gaussian's centre.
+MAX_CELLS = 1 << 22
 #: Where the normal distribution ends in double precision, in σ.
 REACH = 8.3
 
@@ -67,6 +69,10 @@ class Broadening:
         if q > MAX_CELLS_PER_BIN:
             return cls(n, n, np.zeros((0, TERMS, 1)), np.concatenate([[start, 1.0 / dx, 1.0, 0.0], tail]))
         h = dx / q
+        if REACH * sigma / h > MAX_CELLS:
+            raise KernelInputError(
+                f"sigma {sigma:g} is too large for {n} bins from {low:g} to {high:g}: give fewer bins"
+            )
         margin = math.ceil(REACH * sigma / h)
         rows = -(-(2 * margin + q + 1) // q) + 1
         offset = -margin - q + np.arange(q)[:, None] + q * np.arange(rows)  # lower edge - cell, in cells

@@ -88,7 +88,7 @@ def pair_histograms(
     """
     out = np.zeros((len(batch), n_blocks, len(edges) - 1))
     reach = r_cut + TOLERANCE
-    if neighbors is not None and r_cut <= neighbors.r_cut < reach:
+    if isinstance(neighbors, NeighborList) and r_cut <= neighbors.r_cut < reach:
         reach = neighbors.r_cut
 
     def start() -> Any:

@@ -14,6 +14,7 @@ from matcompute_kernels.checks import (
     check_batch,
     check_dtype,
     check_integer,
+    check_mapping,
     check_positive,
     check_species,
     species_index,
@@ -24,7 +25,7 @@ from matcompute_kernels.descriptors.soap_radial import radial_table, reach
 from matcompute_kernels.descriptors.soap_rows import GROUP, count_site_blocks, site_rows, structure_rows
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.harmonics import recurrence
-from matcompute_kernels.neighbors import NeighborList, neighbor_list, site_chunks
+from matcompute_kernels.neighbors import NeighborList, check_neighbors, neighbor_list, site_chunks
 from matcompute_kernels.vec8 import aligned_zeros
 
 if TYPE_CHECKING:
@@ -132,9 +133,8 @@ def soap(
     check_batch(batch, layout.species.tolist())
     kind, parameters, centre_weight = density(r_cut, weighting, smoothing, scaling)
     far = reach(convention, r_cut, sigma)
+    check_neighbors(neighbors, batch, far)
     if neighbors is not None:
-        if not neighbors.full or len(neighbors.ptr) != len(batch.numbers) + 1:
-            raise KernelInputError("neighbors must be a full list of this batch")
         neighbors = neighbors.within(far)
     model = Model(batch, layout, convention, float(r_cut), float(sigma), kind, parameters, centre_weight)
     tasks = _tasks(batch, far)
@@ -205,6 +205,7 @@ def density(
     scaling: Mapping[str, float] | None,
 ) -> tuple[int, np.ndarray, float]:
     """Check what weights the density; return kind and parameters of ``density_weight`` and the centre's own weight."""
+    check_mapping(weighting=weighting, scaling=scaling)
     centre_weight = -1.0
     if weighting is not None:
         weighting = dict(weighting)

@@ -92,7 +92,7 @@ def soap_derivatives(
     neighbour that crosses the cutoff makes a step unless the density is smoothed (``smoothing``).
     """
     batch = as_batch(batch)
-    wanted = set(wrt)
+    wanted = set(wrt) if isinstance(wrt, Iterable) else {repr(wrt)}
     if not wanted or not wanted <= set(_KINDS):
         raise KernelInputError(f"wrt must name some of {', '.join(_KINDS)}, not {sorted(wanted)}")
     layout = checked_layout(species, n_max, l_max, convention, compression)

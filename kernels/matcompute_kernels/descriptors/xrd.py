@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matcompute_kernels.batch import Batch, as_batch
-from matcompute_kernels.checks import check_batch, check_positive
+from matcompute_kernels.checks import check_batch, check_mapping, check_positive
 from matcompute_kernels.descriptors.diffraction import count_reflections, powder_patterns
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError
@@ -212,7 +212,13 @@ def _shell(two_theta_range: tuple[float, float] | None, wavelength: float) -> tu
     """Return the inner and outer radius of the shell of reflections in 1/Å."""
     if two_theta_range is None:
         return 0.0, float(np.sqrt((2.0 / wavelength) ** 2 + _SQUARE_SLACK))
-    low, high = two_theta_range
+    try:
+        low, high = two_theta_range
+        float(low), float(high)
+    except (TypeError, ValueError):
+        raise KernelInputError(
+            f"two_theta_range must be two angles in degrees, not {two_theta_range!r}"
+        ) from None
     if not 0 <= low < high <= 180:
         raise KernelInputError(f"two_theta_range must rise within 0 … 180 degrees, not {two_theta_range!r}")
     inner, outer = (2.0 * np.sin(np.radians(t / 2)) / wavelength for t in (low, high))
@@ -231,6 +237,7 @@ def _form_factors(
             f"no X-ray form factor is known for {SYMBOLS[int(batch.numbers[bad[0]])]}", index
         )
     damping = np.zeros(len(coefficients))
+    check_mapping(debye_waller_factors=debye_waller_factors)
     for symbol, value in (debye_waller_factors or {}).items():
         if symbol not in SYMBOLS:
             raise KernelInputError(f"debye_waller_factors has {symbol!r}, which is no chemical symbol")

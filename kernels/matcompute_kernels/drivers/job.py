@@ -246,8 +246,11 @@ def apply_kernel(
         except KernelInputError as error:
             if error.index is None or not 0 <= error.index < len(fit):
                 raise
-            found = structure_problems(fit, parameters.get("species"))
-            found.setdefault(error.index, str(error).partition(": ")[2] or str(error))
+            found = {error.index: str(error).partition(": ")[2] or str(error)}
+            # What is unfit for most kernels is tried alone, so that one pass finds all and none is refused unheard.
+            for i in structure_problems(fit, parameters.get("species")):
+                if i not in found and (text := _refusal(kernel, parameters, fit[i])) is not None:
+                    found[i] = text
             problems.update({int(good[i]): text for i, text in found.items()})
             good = np.delete(good, list(found))
             if good.size == 0:
@@ -281,6 +284,17 @@ def apply_kernel(
         whole[where] = result
         result = whole
     return result, dict(sorted(problems.items()))
+
+
+def _refusal(kernel: Callable[..., Any], parameters: Mapping[str, Any], one: Batch) -> str | None:
+    """Why a kernel does not take a structure; None if it does."""
+    try:
+        kernel(one, **parameters)
+    except KernelInputError as error:
+        if error.index is None:
+            raise
+        return str(error).partition(": ")[2] or str(error)
+    return None
 
 
 def run(job: Job, driver: str = "serial", **options: Any) -> Summary:

@@ -30,6 +30,8 @@ def feature_matrix(features: Any, name: str = "features", columns: int | None = 
     """
     try:
         matrix = np.asarray(features)
+        if matrix.dtype.kind == "c" or features is None:
+            raise TypeError
         if matrix.dtype != np.float32:
             matrix = matrix.astype(np.float64, copy=False)
     except (TypeError, ValueError):
@@ -64,12 +66,25 @@ def local_features(features: Any, name: str = "features") -> tuple[np.ndarray, n
         if ptr.size < 1 or ptr[0] != 0 or ptr[-1] != len(matrix) or np.any(np.diff(ptr) < 0):
             raise KernelInputError(f"{name}: ptr must rise from 0 to the number of rows ({len(matrix)})")
     else:
-        items: Sequence[Any] = list(features)
+        try:
+            items: Sequence[Any] = list(features)
+        except TypeError:
+            raise KernelInputError(
+                f"{name} must be a list of matrices, not {type(features).__name__}"
+            ) from None
         if not items:
             return np.zeros((0, 1)), np.zeros(1, "i8")
         arrays = []
         for index, item in enumerate(items):
-            array = np.asarray(item.todense() if hasattr(item, "todense") else item, dtype=np.float64)
+            try:
+                array = np.asarray(item.todense() if hasattr(item, "todense") else item)
+                if array.dtype.kind == "c":
+                    raise TypeError
+                array = array.astype(np.float64, copy=False)
+            except (TypeError, ValueError):
+                raise KernelInputError(
+                    f"{name} must be matrices of numbers, a row for each site", index
+                ) from None
             if array.ndim != 2 or array.shape[1] != np.shape(items[0])[1]:
                 raise KernelInputError(
                     f"{name} must have the shape [sites, columns], not {list(array.shape)}", index

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from matcompute_kernels.checks import check_positive
+from matcompute_kernels.checks import check_integer, check_positive
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.screening.features import exp2_one, exp_one, feature_matrix, local_features
 
@@ -158,7 +158,7 @@ def kernel_tiles(
     x = feature_matrix(x, "x")
     symmetric = y is None
     y = x if y is None else feature_matrix(y, "y", x.shape[1]).astype(x.dtype, copy=False)
-    check_positive(tile=tile)
+    check_integer(1, 1 << 20, tile=tile)
     function = tile_function(kernel, gamma, degree, coef0, x.shape[1])
     store = np.empty(min(tile, max(len(x), 1)) * min(tile, max(len(y), 1)), dtype=x.dtype)
     for a in range(0, len(x), tile):
@@ -224,6 +224,7 @@ def kernel_matrix(
         return average_kernel(
             x, y, metric=metric, gamma=gamma, degree=degree, coef0=coef0, normalize=normalize
         )
+    check_integer(1, 1 << 20, tile=tile)
     x = feature_matrix(x, "x")
     symmetric = y is None
     y = x if y is None else feature_matrix(y, "y", x.shape[1]).astype(x.dtype, copy=False)

@@ -41,6 +41,8 @@ def novelty(
     KernelInputError
         If features are no finite matrix, or the reference set is too small.
     """
+    if features is None:
+        raise KernelInputError("features must be a matrix of numbers, one row for each item")
     values = knn(reference, k, queries=features, metric=metric)[0].mean(axis=1)
     if relative:
         scale = float(np.median(knn(reference, k, metric=metric)[0].mean(axis=1)))

@@ -77,8 +77,9 @@ def pareto_front(values: Any, maximize: bool | Sequence[bool] = False, *, fronts
     """
     table = feature_matrix(values, "values").astype(np.float64)
     check_integer(1, 1_000_000, fronts=fronts)
-    flags = np.atleast_1d(np.asarray(maximize))
-    if flags.dtype != bool or flags.shape not in ((1,), (table.shape[1],)):
+    flags = np.asarray(maximize)
+    flags = np.full(table.shape[1], flags) if flags.ndim == 0 else flags
+    if flags.dtype != bool or flags.shape != (table.shape[1],):
         raise KernelInputError(f"maximize must be a bool, or one for each of {table.shape[1]} columns")
     table = np.where(flags, -table, table)
     order = np.lexsort(table.T[::-1])
