@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from matcompute.dataset import Dataset, DatasetWriter, Status
+from matcompute.dataset.descriptors import descriptor_status, read_descriptor, write_descriptor
 from matcompute.dataset.errors import DatasetError
 from matcompute_kernels import Batch
 from matcompute_workflows.shard import ShardData
@@ -19,6 +20,8 @@ __all__ = ["IDENTITY", "natural_order", "write_lost", "write_rows"]
 
 #: Columns of ``/entries`` that follow a structure from shard to shard.
 IDENTITY = ("source_line", "node_uuid", "process_uuid", "quality", "last_modified")
+#: Entries whose descriptors are copied at once.
+_BLOCK = 1024
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -98,7 +101,10 @@ def write_lost(source: Path, path: Path) -> None:
         untouched = np.ones(len(dataset), dtype=bool)
         for values in status.values():
             untouched &= values == Status.NOT_ATTEMPTED
-        for values in status.values():
+        described = {name: descriptor_status(dataset, name).copy() for name in dataset.descriptors}
+        for values in described.values():
+            untouched &= values == Status.NOT_ATTEMPTED
+        for values in (*status.values(), *described.values()):
             values[untouched] = Status.LOST
         message = np.where(untouched, "its batch was given up", dataset.entry_column("message"))
         entry: dict[str, Any] = {
@@ -114,3 +120,7 @@ def write_lost(source: Path, path: Path) -> None:
             status=status,
             entry={**entry, "message": message.tolist()},
         )
+        for name, descriptor in dataset.descriptors.items():
+            starts = range(0, max(len(dataset), 1), _BLOCK)
+            parts: Any = (read_descriptor(dataset, name, entries=slice(a, a + _BLOCK)) for a in starts)
+            write_descriptor(writer, descriptor, parts, status=described[name])

@@ -52,6 +52,7 @@ class ShardData(SinglefileData):
                 "n_sites": int(dataset.n_sites),
                 "format_version": str(FORMAT_VERSION),
                 "properties": sorted(dataset.properties),
+                "descriptors": sorted(dataset.descriptors),
                 "stage": stage,
             }
         with path.open("rb") as handle:
@@ -80,6 +81,11 @@ class ShardData(SinglefileData):
     def properties(self) -> list[str]:
         """Names of the result columns."""
         return list(self.base.attributes.get("properties"))
+
+    @property
+    def descriptors(self) -> list[str]:
+        """Names of the descriptors."""
+        return list(self.base.attributes.get("descriptors", []))
 
     @property
     def stage(self) -> str:

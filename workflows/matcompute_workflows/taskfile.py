@@ -28,7 +28,8 @@ def check_task(task: dict[str, Any]) -> str | None:
     """Return what is wrong with the ``task`` input of a batch, or None.
 
     It holds only what decides the numbers: ``task``, ``parameters`` (canonical units), ``calculator`` (``name``,
-    ``parameters``, ``model_sha256``), and the name of the ``stage``. How the work is spread is in the options.
+    ``parameters``, ``model_sha256``; left out where the task needs none), and the name of the ``stage``. How the work
+    is spread is in the options.
     """
     unknown = sorted(set(task) - _KEYS)
     if unknown:
@@ -36,6 +37,8 @@ def check_task(task: dict[str, Any]) -> str | None:
     if not isinstance(task.get("task"), str):
         return "key 'task' must name a task"
     calculator = task.get("calculator")
+    if calculator is None:
+        return None
     if not isinstance(calculator, dict) or not isinstance(calculator.get("name"), str):
         return "key 'calculator' must be a mapping with a 'name'"
     unknown = sorted(set(calculator) - _CALCULATOR_KEYS)
@@ -71,12 +74,14 @@ def task_file(
     slots
         Folder of the core slots that the jobs of one machine share.
     """
-    calculator = task["calculator"]
+    calculator = task.get("calculator")
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "task": task["task"],
         "parameters": task.get("parameters", {}),
-        "calculator": {
+        "calculator": None
+        if calculator is None
+        else {
             "name": calculator["name"],
             "parameters": calculator.get("parameters", {}),
             "model": None if model_sha256 is None else FILES["model"],

@@ -8,7 +8,8 @@ from typing import Any
 
 from aiida.orm import CalcJobNode, Node, ProcessNode, load_node
 
-from matcompute.dataset import Dataset, uuid_text
+from matcompute.dataset import Dataset
+from matcompute.dataset import trace_value as dataset_trace
 from matcompute.errors import MatcomputeError
 from matcompute_workflows.shard import ShardData
 
@@ -49,7 +50,7 @@ def trace_value(path: Path | str, entry: str | int, name: str) -> list[TraceStep
     entry
         Entry id or row.
     name
-        Property.
+        Property, descriptor or selection.
 
     Raises
     ------
@@ -61,10 +62,11 @@ def trace_value(path: Path | str, entry: str | int, name: str) -> list[TraceStep
     with Dataset(path) as dataset:
         row = dataset.find(entry) if isinstance(entry, str) else int(entry)
         entry_id = str(dataset.ids[row])
-        process_row = int(dataset.process(name, slice(row, row + 1))[0])
-        if process_row < 0:
+        # What the file itself says; the first process of its chain is the one that gave the value.
+        steps = [step for step in dataset_trace(dataset, row, name) if step.kind == "process"]
+        if not steps:
             raise TraceError(f"{path}: '{name}' of entry '{entry_id}' was computed by no process")
-        uuid = uuid_text(dataset.provenance.process_uuid[process_row])
+        uuid = steps[0].uuid
     try:
         process = load_node(uuid, sub_classes=(ProcessNode,))
     except Exception as error:

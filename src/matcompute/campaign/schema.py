@@ -92,7 +92,7 @@ def campaign_schema() -> dict[str, Any]:
     stages = []
     for kind in plugins.names("matcompute.tasks"):
         task = task_adapter(kind)
-        models = getattr(task, "models", dict)()
+        models: dict[str, type[BaseModel]] = getattr(task, "models", dict)()
         if not models:
             stages.append(_stage(kind, define(f"task-{kind}", _task(parameters_model(task), task))))
             continue

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from matcompute.dataset.descriptor_merge import merge_descriptors
 from matcompute.dataset.errors import DatasetError
 from matcompute.dataset.h5io import MAX_ENTRIES
 from matcompute.dataset.layout import ENTRY_COLUMNS
@@ -35,8 +36,8 @@ def merge_datasets(
 ) -> int:
     """Write the entries of several files, one after another, into a new one.
 
-    Methods, sources, processes and selections are joined and the rows that point to them follow. The inputs are
-    real files, read in full: a part that is missing is an error, not a hole.
+    Methods, sources, processes, descriptors and selections are joined and the rows that point to them follow. The
+    inputs are real files, read in full: a part that is missing is an error, not a hole.
 
     Parameters
     ----------
@@ -61,7 +62,8 @@ def merge_datasets(
     Raises
     ------
     DatasetError
-        If an id occurs twice (with ``duplicates="error"``), units disagree, or there would be over 10⁶ entries.
+        If an id occurs twice (with ``duplicates="error"``), units disagree, descriptors of one name have different
+        columns, or there would be over 10⁶ entries.
     """
     if not inputs:
         raise DatasetError("nothing to merge")
@@ -93,10 +95,9 @@ def merge_datasets(
                     done += min(_BLOCK, rows.shape[0] - start)
                     if on_progress is not None:
                         on_progress(done, total)
-            for selection in _selections(datasets, keep):
-                writer.set_selection(
-                    selection.name, selection.mask, expression=selection.expression, inputs=selection.inputs
-                )
+            merge_descriptors(writer, datasets, keep, processes)
+            for selection in _selections(datasets, keep, processes):
+                writer.add_selection(selection)
         return total
     finally:
         for dataset in datasets:
@@ -170,7 +171,9 @@ def _mapped(index: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.where(index >= 0, new[np.maximum(index, 0)], -1)
 
 
-def _selections(datasets: Sequence[Dataset], keep: Sequence[np.ndarray]) -> list[Selection]:
+def _selections(
+    datasets: Sequence[Dataset], keep: Sequence[np.ndarray], processes: Sequence[np.ndarray]
+) -> list[Selection]:
     names = {name: selection for dataset in datasets for name, selection in dataset.selections.items()}
     joined = []
     for name, known in names.items():
@@ -178,5 +181,12 @@ def _selections(datasets: Sequence[Dataset], keep: Sequence[np.ndarray]) -> list
             d.selections[name].mask[rows] if name in d.selections else np.zeros(rows.shape[0], dtype=bool)
             for d, rows in zip(datasets, keep)
         ]
-        joined.append(Selection(name, np.concatenate(masks), known.expression, known.inputs))
+        rows = [
+            int(process[row])
+            for d, process in zip(datasets, processes)
+            if name in d.selections
+            for row in d.selections[name].processes
+        ]
+        decided = tuple(dict.fromkeys(rows))
+        joined.append(Selection(name, np.concatenate(masks), known.expression, known.inputs, decided))
     return joined

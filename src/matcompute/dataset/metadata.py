@@ -219,3 +219,5 @@ class Selection:
     mask: np.ndarray
     expression: str = ""
     inputs: tuple[str, ...] = ()
+    #: Rows of the provenance: the processes that decided (several after a merge of datasets).
+    processes: tuple[int, ...] = ()

@@ -150,6 +150,8 @@ def write_selection(file: h5py.File, selection: Selection, position: int) -> Non
     set_attr(dataset, "expression", selection.expression)
     set_attr(dataset, "inputs", list(selection.inputs))
     dataset.attrs.create("position", position, dtype="i4")
+    if selection.processes:
+        dataset.attrs.create("processes", np.array(selection.processes, dtype="i4"))
     dataset.attrs.create("flag_values", np.array([0, 1], dtype="u1"))
     set_attr(dataset, "flag_meanings", "not_selected selected")
 
@@ -164,6 +166,7 @@ def read_selections(file: h5py.File) -> dict[str, Selection]:
             read(item).astype(bool),
             get_attr(item, "expression"),
             tuple(json.loads(get_attr(item, "inputs", "[]"))),
+            tuple(int(row) for row in np.atleast_1d(item.attrs.get("processes", []))),
         )
         for name, item in ordered
     }

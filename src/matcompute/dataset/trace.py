@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from matcompute.dataset.descriptors import descriptor_process, descriptor_status
 from matcompute.dataset.entry import Entry
+from matcompute.dataset.errors import unknown_name
 from matcompute.dataset.metadata import Method
 from matcompute.dataset.properties import PropertyInfo
-from matcompute.dataset.provenance import ProcessRecord, Provenance
+from matcompute.dataset.provenance import ProcessRecord, Provenance, uuid_text
 from matcompute.dataset.reader import Dataset
 from matcompute.dataset.status import Status
 
@@ -51,19 +53,28 @@ def trace_value(dataset: Dataset, entry: str | int, name: str) -> list[TraceStep
     entry
         Entry id or row.
     name
-        Property.
+        Property, descriptor or selection.
 
     Raises
     ------
     UnknownNameError
-        If the entry or the property is not there.
+        If the entry or the name is not there.
     """
-    info = dataset.property_info(name)
     found = dataset[entry]
-    steps = [_value(found, name, info)]
     rows = slice(found.row, found.row + 1)
-    row = int(dataset.process(name, rows)[0])
-    method = found.method
+    if name in dataset.properties:
+        steps = [_value(found, name, dataset.property_info(name))]
+        row = int(dataset.process(name, rows)[0])
+    elif name in dataset.descriptors:
+        steps = [_descriptor(dataset, found, name)]
+        row = int(descriptor_process(dataset, name, rows)[0])
+    elif name in dataset.selections:
+        steps = [_selected(dataset, found, name)]
+        row = _decided_by(dataset, found, name)
+    else:
+        known = [*dataset.properties, *dataset.descriptors, *dataset.selections]
+        raise unknown_name("property", name, known, dataset.path)
+    method = None if name in dataset.selections else found.method
     if row >= 0:
         chain = _ancestors(dataset.provenance, row)
         steps += [_process(process) for process in chain]
@@ -97,6 +108,53 @@ def _value(entry: Entry, name: str, info: PropertyInfo) -> TraceStep:
         details |= {"cause": status.describe, "message": entry.message}
     plain = value.tolist() if hasattr(value, "tolist") else value
     return TraceStep("value", f"{name} = {text}{unit}", "", {**details, "value": plain, "units": info.units})
+
+
+def _descriptor(dataset: Dataset, entry: Entry, name: str) -> TraceStep:
+    info = dataset.descriptors[name]
+    status = Status(int(descriptor_status(dataset, name, slice(entry.row, entry.row + 1))[0]))
+    details: dict[str, Any] = {
+        "entry": entry.id,
+        "descriptor": name,
+        "status": status.label,
+        "kernel": info.kernel,
+        "parameters": dict(info.parameters),
+        "definition": info.definition,
+        "columns": info.n_features,
+        "per": info.per,
+        "units": info.units,
+    }
+    if status is not Status.OK:
+        details |= {"cause": status.describe, "message": entry.message}
+    rows = f"{len(entry.atoms)} rows" if info.per == "site" else "a row"
+    return TraceStep("value", f"{name}: {rows} of {info.n_features} columns ({info.kernel})", "", details)
+
+
+def _selected(dataset: Dataset, entry: Entry, name: str) -> TraceStep:
+    selection = dataset.selections[name]
+    passed = bool(selection.mask[entry.row])
+    details = {
+        "entry": entry.id,
+        "selection": name,
+        "passed": passed,
+        "expression": selection.expression,
+        "inputs": list(selection.inputs),
+    }
+    return TraceStep(
+        "value", f"{'passed' if passed else 'did not pass'} {name}: {selection.expression}", "", details
+    )
+
+
+def _decided_by(dataset: Dataset, entry: Entry, name: str) -> int:
+    """Return the row of the process that decided; of several, the one that looked at this entry's structure."""
+    rows = dataset.selections[name].processes
+    if len(rows) > 1:
+        made = dataset.entry_column("process_uuid", slice(entry.row, entry.row + 1))[0]
+        uuid = uuid_text(made)
+        for row in rows:
+            if any(p.uuid == uuid for p in _ancestors(dataset.provenance, row)):
+                return row
+    return rows[0] if rows else -1
 
 
 def _process(process: ProcessRecord) -> TraceStep:

@@ -131,6 +131,10 @@ def _values(file: h5py.File, report: Report, *, release: bool) -> None:
     for name, dataset in file["selections"].items():
         for rows in _blocks(n):
             report.rows(f"/selections/{name}", "flags", dataset[rows] > 1, "is neither 0 nor 1", rows.start)
+        outside = [row for row in dataset.attrs.get("processes", []) if not 0 <= row < processes]
+        if outside:
+            text = f"row {outside[0]} lies outside the {processes} rows of /provenance"
+            report.add(f"/selections/{name}@processes", "index", text)
     check_descriptors(file, report)
     _provenance(file, report, release=release)
 
@@ -306,14 +310,18 @@ def _chains(file: h5py.File, report: Report, provenance: Provenance) -> None:
                     stack.append(maker)
         return False
 
-    for name, dataset in file["results"].items():
-        if not name.endswith("_process"):
-            continue
-        status: Any = file[f"results/{name.removesuffix('_process')}_status"][:]
+    found = [
+        dataset
+        for group in ("results", "descriptors")
+        for name, dataset in file.get(group, {}).items()
+        if name.endswith("_process") and f"{name.removesuffix('_process')}_status" in file[group]
+    ]
+    for dataset in found:
+        status: Any = file[f"{dataset.name.removesuffix('_process')}_status"][:]
         used: np.ndarray = dataset[:]
         if len(provenance) == 0:
             report.rows(
-                f"/results/{name}",
+                dataset.name,
                 "provenance",
                 status == Status.OK,
                 "a value without the process that made it",

@@ -286,6 +286,10 @@ class DatasetWriter:
         """Store which entries passed a gate (bool or u1, one per entry of the finished file)."""
         self._selections[name] = Selection(name, np.asarray(mask).astype(bool), expression, tuple(inputs))
 
+    def add_selection(self, selection: Selection) -> None:
+        """Store a selection with all that is known of it, see `set_selection`."""
+        self._selections[selection.name] = selection
+
     def set_provenance(self, provenance: Provenance) -> None:
         """Store the processes that ``/results/<property>_process`` points into."""
         self._provenance = provenance
