@@ -209,7 +209,7 @@ def test_within_a_smaller_cutoff():
     assert (rows_of(large.within(4.1)) == rows_of(small)).all()
     assert (large.within(4.1).ptr == small.ptr).all()
     assert large.within(6.0) is large
-    with pytest.raises(ValueError, match="reaches"):
+    with pytest.raises(ValueError, match="neighbors reach"):
         small.within(6.0)
 
 

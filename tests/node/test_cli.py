@@ -100,6 +100,25 @@ def test_collect(
         assert len(shard) == 1
 
 
+def test_missing_package_of_a_parameter_ends_the_job(
+    make_job: Callable[..., Any], make_alloys: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Without spglib no structure is blamed: the job ends with 69, also under --dry-run."""
+    hide = tmp_path / "hide"
+    hide.mkdir()
+    (hide / "sitecustomize.py").write_text("import sys; sys.modules['spglib'] = None")
+    job = make_job(structures=make_alloys(2), parameters={"keep_symmetry": True})
+    job.env["PYTHONPATH"] = os.pathsep.join([str(hide), job.env["PYTHONPATH"]])
+    for options in ([], ["--dry-run"]):
+        finished = job.run(*options)
+        assert finished.returncode == 69, finished.stderr
+        assert "needs the package 'spglib'" in finished.stderr
+        assert "pip install spglib" in finished.stderr
+    assert not (job.folder / "results.h5").exists()
+    job.write(None, parameters={"keep_symmetry": False})
+    assert job.run().returncode == 0
+
+
 def test_nothing_is_written_at_home(
     make_job: Callable[..., Any], make_alloys: Callable[..., Any], tmp_path: Path
 ) -> None:

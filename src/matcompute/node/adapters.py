@@ -239,6 +239,10 @@ class TaskAdapter(ABC):
         """Return the description of the descriptor that the task gives; None if it gives none."""
         return None
 
+    def packages(self, parameters: Any) -> Sequence[str]:
+        """Return the modules that these parameters need beside the base install; a job ends (69) if one is missing."""
+        return ()
+
     def result_bytes(self, parameters: Any, n_sites: float) -> float:
         """Return about how many bytes the results of a structure take: batches are kept small enough for memory."""
         return 1e3

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,13 @@ class Job:
         except InputError as error:
             raise TaskFileError(f"{path}: parameters: {error.message}", hint=error.hint) from error
         parameters = _validate(model, spec.parameters, path, "parameters")
+        for package in task.packages(parameters):
+            if find_spec(package) is None:
+                raise UnavailableError(
+                    f"task '{task.name}' with these parameters needs the package '{package}', "
+                    "which is not installed here",
+                    hint=f"pip install {package} on the compute node",
+                )
         adapter, calculator = _calculator_of(spec, task, parameters, path)
         calculator_parameters = _validate(
             adapter.Parameters, calculator.parameters, path, "calculator.parameters"

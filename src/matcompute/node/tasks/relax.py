@@ -65,6 +65,9 @@ class RelaxTask(TaskAdapter):
     title = "relax positions, or positions and cell"
     Parameters = RelaxParameters
 
+    def packages(self, parameters: RelaxParameters) -> Sequence[str]:
+        return ("spglib",) if parameters.keep_symmetry else ()
+
     def output_names(self, parameters: RelaxParameters) -> Sequence[str]:
         from matcompute.node.tasks.observables import MECHANICAL
 
