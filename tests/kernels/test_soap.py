@@ -9,6 +9,7 @@ from ase.build import bulk, make_supercell, molecule
 from ase.io import read
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import sqrtm
 from scipy.special import hyp1f1
 
 from matcompute_kernels import Batch, KernelInputError, feature_labels, neighbor_list, soap
@@ -64,6 +65,72 @@ def test_dscribe_polynomial_is_off_by_its_rounding(five, sigma, k):
     data = np.load(REFERENCE / f"dscribe_soap_polynomial_sigma{sigma}.npz")
     got = soap(five[k], data[f"Z{k}"].tolist(), sigma=sigma, convention="polynomial", **COMMON)
     assert error(got[:6], data[f"s{k}"]) < 5e-6
+
+
+def _exact_polynomial_dimer(
+    r: float, n_max: int, l_max: int, r_cut: float, sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Power spectrum of one atom of a dimer by 40-digit mathematics; and with dscribe's basis in double precision.
+
+    c_nl0 = Y_l0 4π ∫ g_n(q) q² exp(-η(q² + r²)) i_l(2ηqr) dq with g_n = Σ_k (S^(-1/2))_nk (r_cut - q)^(k+2).
+    """
+    mp = pytest.importorskip("mpmath")
+    with mp.workdps(40):
+        eta, cut = mp.mpf(1) / (2 * mp.mpf(sigma) ** 2), mp.mpf(r_cut)
+        overlap = mp.matrix(n_max, n_max)
+        for i in range(1, n_max + 1):
+            for j in range(1, n_max + 1):
+                overlap[i - 1, j - 1] = 2 * cut ** (7 + i + j) / ((5 + i + j) * (6 + i + j) * (7 + i + j))
+        values, vectors = mp.eigsy(overlap)
+        root = vectors * mp.diag([1 / mp.sqrt(v) for v in values]) * vectors.T
+
+        def moment(k: int, l: int, r: float) -> object:
+            def inside(q: object) -> object:
+                bessel = mp.mpf(1)
+                if r > 0:
+                    z = 2 * eta * q * r
+                    bessel = mp.sqrt(mp.pi / (2 * z)) * mp.besseli(l + mp.mpf(1) / 2, z)
+                return (cut - q) ** (k + 2) * q**2 * mp.exp(-eta * (q**2 + r**2)) * bessel
+
+            return 4 * mp.pi * mp.quad(inside, mp.linspace(0, cut, 5))
+
+        # Moments of the monomials, i.e. before orthonormalisation: rows k, columns l; the atom itself at r = 0.
+        far = mp.matrix(n_max, l_max + 1)
+        own = mp.matrix(n_max, 1)
+        for k in range(n_max):
+            own[k] = moment(k + 1, 0, 0.0)
+            for l in range(l_max + 1):
+                far[k, l] = moment(k + 1, l, r)
+
+        def spectrum(basis: object) -> np.ndarray:
+            c = basis * far
+            rows = []
+            for l in range(l_max + 1):
+                y = mp.sqrt((2 * l + 1) / (4 * mp.pi))
+                one = [c[n, l] * y for n in range(n_max)]
+                if l == 0:
+                    centre = basis * own
+                    one = [value + centre[n] * y for n, value in enumerate(one)]
+                factor = mp.pi * mp.sqrt(mp.mpf(8) / (2 * l + 1))
+                rows += [float(factor * one[a] * one[b]) for a in range(n_max) for b in range(a, n_max)]
+            return np.array(rows)
+
+        power = np.arange(1, n_max + 1)
+        total = power[:, None] + power
+        double = np.linalg.inv(2 * r_cut ** (7.0 + total) / ((5 + total) * (6 + total) * (7 + total)))
+        return spectrum(root), spectrum(mp.matrix(np.real(sqrtm(double)).tolist()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("r", "sigma"), [(2.1, 0.5), (4.7, 1.0)])
+def test_polynomial_is_exact(r: float, sigma: float) -> None:
+    """Ours is the exact value; the basis in double precision, as the peer makes it, is what is off."""
+    exact, double = _exact_polynomial_dimer(r, 8, 4, 5.0, sigma)
+    dimer = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, r]])
+    got = soap(dimer, ["Cu"], 5.0, 8, 4, sigma=sigma, convention="polynomial")
+    assert error(got[0], exact) < 1e-11
+    assert error(double, exact) > 1e-7
+    assert error(double, exact) > 1e3 * error(got[0], exact)
 
 
 @needs_reference
