@@ -6,8 +6,11 @@ them with it. Tests that need another state of a centre bring it back themselves
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,10 +50,32 @@ def require(absent: list[str]) -> None:
         pytest.skip(f"not installed: {', '.join(absent)}; .ci/run installs them")
 
 
-def start(site: Callable[[], Site], absent: list[str]) -> Iterator[Site]:
+@pytest.fixture(scope="session")
+def compiled(cluster_folder: Path) -> Path:
+    """Return a folder with the machine code of the kernels that a batch needs: compiled once, for all centres."""
+    from ase.build import bulk
+
+    from matcompute.dataset import DatasetWriter, Metadata
+    from matcompute_kernels import Batch
+    from matcompute_workflows.taskfile import FILES, task_file
+
+    job, cache = cluster_folder / "first-job", cluster_folder / "numba"
+    job.mkdir()
+    with DatasetWriter(job / FILES["structures"], Metadata(title="test")) as writer:
+        writer.append(Batch.from_atoms([bulk("Cu", a=3.55, cubic=True)]))
+    task = {"task": "relax", "calculator": {"name": "emt", "parameters": {}}, "stage": "relax"}
+    (job / FILES["task"]).write_text(json.dumps(task_file(task)))
+    program = Path(sys.executable).parent / "matcompute-node"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    subprocess.run([str(program), "run", FILES["task"]], cwd=job, env=environment, check=True)
+    return cache
+
+
+def start(site: Callable[[], Site], absent: list[str], compiled: Path) -> Iterator[Site]:
     """Start a centre, end it after the last test."""
     require(absent)
     made = site()
+    made.give_cache(compiled)
     try:
         made.start()
         yield made
@@ -59,7 +84,7 @@ def start(site: Callable[[], Site], absent: list[str]) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="session")
-def slurm_a(cluster_folder: Path) -> Iterator[Site]:
+def slurm_a(cluster_folder: Path, compiled: Path) -> Iterator[Site]:
     """Slurm with accounting: nodes a1, a2 of 4 cores in partition ``cpu``; a2, with two GPUs, also in ``gpu``."""
     partitions = [Partition("cpu", ("a1", "a2"), default=True), Partition("gpu", ("a2",))]
     yield from start(
@@ -73,11 +98,12 @@ def slurm_a(cluster_folder: Path) -> Iterator[Site]:
             clearance="important",
         ),
         missing(*SlurmCluster.programs, *SlurmCluster.accounting_programs),
+        compiled,
     )
 
 
 @pytest.fixture(scope="session")
-def slurm_b(cluster_folder: Path) -> Iterator[Site]:
+def slurm_b(cluster_folder: Path, compiled: Path) -> Iterator[Site]:
     """Slurm without accounting: one node b1 of 4 cores, partition ``main``."""
     yield from start(
         lambda: SlurmCluster(cluster_folder / "b", "slurm-b", ["b1"]), missing(*SlurmCluster.programs)
@@ -85,9 +111,11 @@ def slurm_b(cluster_folder: Path) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="session")
-def sge(cluster_folder: Path) -> Iterator[Site]:
+def sge(cluster_folder: Path, compiled: Path) -> Iterator[Site]:
     """Grid Engine: one host ``sge`` with 4 slots, queue ``all.q``, parallel environment ``smp``."""
-    yield from start(lambda: GridEngine(cluster_folder / "sge", "sge"), missing(*GridEngine.programs))
+    yield from start(
+        lambda: GridEngine(cluster_folder / "sge", "sge"), missing(*GridEngine.programs), compiled
+    )
 
 
 @pytest.fixture(params=["slurm_a", "slurm_b", "sge"])

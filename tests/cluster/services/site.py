@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,6 +13,9 @@ from typing import Any, ClassVar
 from .container import Container, Service, SshLogin
 
 __all__ = ["Site", "merge"]
+
+#: Folder in the user's home for the machine code of the kernels.
+CACHE = ".numba"
 
 
 class Site(ABC):
@@ -65,6 +70,14 @@ class Site(ABC):
     def __call__(self, command: str, *, check: bool = True, timeout: float = 60) -> str:
         """Run a command as the ordinary user over SSH; return what it prints."""
         return self.container.over_ssh(command, check=check, timeout=timeout).stdout
+
+    def give_cache(self, compiled: Path) -> None:
+        """Give the user the kernels' machine code; without, every job compiles them: the checkout is read-only."""
+        target = self.home / CACHE
+        shutil.copytree(compiled, target)
+        user = self.container.user
+        for path in (target, *target.rglob("*")):
+            os.chown(path, user.uid, user.gid)
 
     # ------------------------------------------------------------------ faults
     @abstractmethod
@@ -141,7 +154,10 @@ class Site(ABC):
             "login": login,
             "scheduler": {"type": self.scheduler, "poll_interval_s": 0.5, "max_submitted": 4},
             "storage": {"work_dir": f"{self.container.user.home}/scratch"},
-            "launch": {"mpi": f"{programs / 'mpiexec'} -n {{tot_num_mpiprocs}}"},
+            "launch": {
+                "mpi": f"{programs / 'mpiexec'} -n {{tot_num_mpiprocs}}",
+                "env": {"NUMBA_CACHE_DIR": f"{self.container.user.home}/{CACHE}"},
+            },
             "codes": [code],
         }
         if path.is_dir():
