@@ -96,15 +96,28 @@ def validate(ctx: click.Context, file: Path, release: bool, limit: int, as_json:
 @dataset.command()
 @click.argument("file", type=_FILE)
 @click.argument("out", type=_FILE)
-@click.option("--format", "kind", help="extxyz, cif, csv, parquet or ase-db; told from the suffix of OUT.")
+@click.option(
+    "--format", "kind", help="extxyz, cif, csv, parquet, ase-db or npz; told from the suffix of OUT."
+)
 @click.option("--selection", help="Only the entries that passed this gate.")
+@click.option("--descriptor", metavar="NAME", help="A descriptor to take along (npz: the only content).")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
-def export(file: Path, out: Path, kind: str | None, selection: str | None, overwrite: bool) -> None:
+def export(
+    file: Path, out: Path, kind: str | None, selection: str | None, descriptor: str | None, overwrite: bool
+) -> None:
     """Write the entries of FILE to OUT in another format."""
     from matcompute.dataset import Dataset, export_dataset
 
     with Dataset(file) as ds, _progress("exporting") as advance:
-        n = export_dataset(ds, out, kind, selection=selection, overwrite=overwrite, on_progress=advance)
+        n = export_dataset(
+            ds,
+            out,
+            kind,
+            selection=selection,
+            descriptor=descriptor,
+            overwrite=overwrite,
+            on_progress=advance,
+        )
     click.echo(f"{n} entries → {out}")
 
 

@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matcompute.dataset.errors import DatasetError, unknown_name
+from matcompute.dataset.export_descriptor import (
+    descriptor_frame,
+    descriptor_of,
+    descriptor_rows,
+    write_npz,
+)
 from matcompute.dataset.provenance import uuid_text
 from matcompute.dataset.reader import Dataset
 from matcompute.dataset.status import Status
@@ -27,6 +33,7 @@ FORMATS: dict[str, str] = {
     "csv": ".csv",
     "parquet": ".parquet",
     "ase-db": ".db",
+    "npz": ".npz",
 }
 _SUFFIXES = {suffix: name for name, suffix in FORMATS.items()} | {".xyz": "extxyz"}
 _BLOCK = 4096
@@ -57,6 +64,7 @@ def export_dataset(
     format: str | None = None,
     *,
     selection: str | None = None,
+    descriptor: str | None = None,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> int:
@@ -64,7 +72,7 @@ def export_dataset(
 
     ``extxyz`` and ``ase-db`` keep structures, values per entry and per site; ``cif`` keeps structures, one data block
     each; ``csv`` and ``parquet`` are summaries, one row per entry (units in the CSV's header comment and in the
-    Parquet metadata). Values without status ok or not_converged are left out, never written as zeros.
+    Parquet metadata); ``npz`` is a descriptor's matrix. Values without status ok or not_converged are left out, never written as zeros.
 
     Parameters
     ----------
@@ -76,6 +84,8 @@ def export_dataset(
         One of `FORMATS`; told from the suffix when not given.
     selection
         Only the entries that passed this gate.
+    descriptor
+        A descriptor to take along: columns of a table, arrays of Atoms; ``npz`` holds nothing else.
     overwrite
         Replace a file that is there.
     on_progress
@@ -91,15 +101,23 @@ def export_dataset(
     if out.exists() and not overwrite:
         raise DatasetError(f"{out} exists", hint="pass --overwrite to replace it")
     rows = _rows(dataset, selection)
+    if descriptor is not None:
+        descriptor_of(dataset, descriptor)
+    _check_descriptor(dataset, kind, descriptor)
     # The same suffix: ASE and pandas look at it.
     temporary = out.with_name(f".{out.stem}.writing{FORMATS[kind]}")
     temporary.unlink(missing_ok=True)
     try:
         if kind in ("csv", "parquet"):
-            _table(dataset, rows, temporary, kind)
+            _table(dataset, rows, temporary, kind, descriptor)
+        elif kind == "npz":
+            assert descriptor is not None
+            write_npz(dataset, descriptor, rows, temporary, on_progress or _silent)
+        elif kind == "cif":
+            _cif(dataset, rows, temporary, on_progress or _silent)
         else:
-            writers = {"extxyz": _extxyz, "cif": _cif, "ase-db": _ase_db}
-            writers[kind](dataset, rows, temporary, on_progress or (lambda done, total: None))
+            writers = {"extxyz": _extxyz, "ase-db": _ase_db}
+            writers[kind](dataset, rows, temporary, on_progress or _silent, descriptor)
         temporary.replace(out)
     except OSError as error:
         raise disk_error(out, error) from error
@@ -107,6 +125,20 @@ def export_dataset(
         temporary.unlink(missing_ok=True)
         Path(f"{temporary}.lock").unlink(missing_ok=True)  # ASE's own lock of a database
     return int(rows.shape[0])
+
+
+def _silent(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def _check_descriptor(dataset: Dataset, kind: str, name: str | None) -> None:
+    if kind == "npz" and name is None:
+        known = ", ".join(dataset.descriptors) or "it has none"
+        raise DatasetError(
+            f"{dataset.path}: .npz takes one descriptor ({known})", hint="give --descriptor NAME"
+        )
+    if kind == "cif" and name is not None:
+        raise DatasetError("CIF holds structures, no descriptors", hint="use npz, csv, parquet or extxyz")
 
 
 def _rows(dataset: Dataset, selection: str | None) -> np.ndarray:
@@ -120,7 +152,7 @@ def _rows(dataset: Dataset, selection: str | None) -> np.ndarray:
 class _Block:
     """A block of entries with the columns that describe them."""
 
-    def __init__(self, dataset: Dataset, rows: np.ndarray) -> None:
+    def __init__(self, dataset: Dataset, rows: np.ndarray, descriptor: str | None = None) -> None:
         self.batch = dataset.batch(rows)
         self.ids = dataset.entry_column("id", rows)
         self.formulas = dataset.entry_column("formula", rows)
@@ -128,6 +160,8 @@ class _Block:
         self.info = dataset.properties
         self.values = {name: dataset.column(name, rows) for name in self.info}
         self.status = {name: dataset.status(name, rows) for name in self.info}
+        self.described = [] if descriptor is None else descriptor_rows(dataset, descriptor, rows)
+        self.descriptor = descriptor
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -164,6 +198,10 @@ class _Block:
                 atoms.arrays[name] = value
             else:
                 atoms.info[name] = value
+        described = self.described[k] if self.descriptor is not None else None
+        if described is not None and self.descriptor is not None:
+            place = atoms.info if described.ndim == 1 else atoms.arrays
+            place[self.descriptor] = described
         if results:
             atoms.calc = SinglePointCalculator(atoms, **results)
         atoms.info["entry_id"] = str(self.ids[k])
@@ -179,12 +217,18 @@ class _Block:
         }
 
 
-def _extxyz(dataset: Dataset, rows: np.ndarray, out: Path, progress: Callable[[int, int], None]) -> None:
+def _extxyz(
+    dataset: Dataset,
+    rows: np.ndarray,
+    out: Path,
+    progress: Callable[[int, int], None],
+    descriptor: str | None,
+) -> None:
     from ase.io.extxyz import write_extxyz
 
     with out.open("w") as stream:
         for start in range(0, rows.shape[0], _BLOCK):
-            block = _Block(dataset, rows[start : start + _BLOCK])
+            block = _Block(dataset, rows[start : start + _BLOCK], descriptor)
             images = []
             for k in range(len(block)):
                 atoms = block.atoms(k)
@@ -213,12 +257,18 @@ def _cif(dataset: Dataset, rows: np.ndarray, out: Path, progress: Callable[[int,
             progress(start + len(batch), rows.shape[0])
 
 
-def _ase_db(dataset: Dataset, rows: np.ndarray, out: Path, progress: Callable[[int, int], None]) -> None:
+def _ase_db(
+    dataset: Dataset,
+    rows: np.ndarray,
+    out: Path,
+    progress: Callable[[int, int], None],
+    descriptor: str | None,
+) -> None:
     from ase.db import connect
 
     with connect(out, type="db") as database:
         for start in range(0, rows.shape[0], _BLOCK):
-            block = _Block(dataset, rows[start : start + _BLOCK])
+            block = _Block(dataset, rows[start : start + _BLOCK], descriptor)
             for k in range(len(block)):
                 atoms = block.atoms(k)
                 info = dict(atoms.info)
@@ -240,9 +290,16 @@ def _ase_db(dataset: Dataset, rows: np.ndarray, out: Path, progress: Callable[[i
             progress(start + len(block), rows.shape[0])
 
 
-def _table(dataset: Dataset, rows: np.ndarray, out: Path, kind: str) -> None:
+def _table(dataset: Dataset, rows: np.ndarray, out: Path, kind: str, descriptor: str | None) -> None:
     frame = dataset.to_pandas(rows=rows)
     units = dict(frame.attrs["units"])
+    if descriptor is not None:
+        import pandas as pd
+
+        more = descriptor_frame(dataset, descriptor, rows)
+        units |= more.attrs["units"]
+        more.attrs = frame.attrs = {}
+        frame = pd.concat([frame.reset_index(drop=True), more], axis=1)
     labels = np.array([s.label for s in Status])
     for name in frame.columns:
         if name.endswith("_status"):

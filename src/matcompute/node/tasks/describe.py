@@ -124,7 +124,7 @@ class DescribeTask(StructureTask):
 
     def method(self, parameters: Any) -> dict[str, Any]:
         adapter, _ = self._parts(parameters)
-        return {"name": adapter.name, "model": "", "definition": adapter.definition}
+        return {"name": adapter.name, "model": adapter.name, "definition": adapter.definition}
 
     def preload(self, parameters: Any) -> None:
         import matcompute_kernels
