@@ -106,7 +106,9 @@ def slurm_a(cluster_folder: Path, compiled: Path) -> Iterator[Site]:
 def slurm_b(cluster_folder: Path, compiled: Path) -> Iterator[Site]:
     """Slurm without accounting: one node b1 of 4 cores, partition ``main``."""
     yield from start(
-        lambda: SlurmCluster(cluster_folder / "b", "slurm-b", ["b1"]), missing(*SlurmCluster.programs)
+        lambda: SlurmCluster(cluster_folder / "b", "slurm-b", ["b1"]),
+        missing(*SlurmCluster.programs),
+        compiled,
     )
 
 

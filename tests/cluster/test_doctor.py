@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -222,8 +223,10 @@ def test_there_are_ten_faults() -> None:
 def test_a_seeded_fault_is_named(
     fault: Fault, site: Site, tmp_path: Path, examine: Callable[..., DoctorReport]
 ) -> None:
+    # The jobs that can still be tried are tried at one centre: everywhere they would take minutes.
+    steps = None if site.name == "slurm-a" else [name for name in STEPS if name != "smoke"]
     with fault.seed(site, tmp_path) as overrides:
-        report = examine(overrides)
+        report = examine(overrides, only=steps)
     assert not report.ok
     assert report.faults == (fault.name,), told(report)
     step = report.step(fault.step)
@@ -232,7 +235,7 @@ def test_a_seeded_fault_is_named(
     assert fault.says in finding.message
     assert finding.fix
     # Steps before it are in order; the centre is well again afterwards (the next test finds it so).
-    before = report.steps[: STEPS.index(fault.step)]
+    before = report.steps[: report.steps.index(step)]
     assert all(item.state == "ok" for item in before), told(report)
 
 
@@ -271,8 +274,10 @@ def test_a_socket_of_a_dead_connection_is_removed(site: Site, examine: Callable[
     (path,) = sockets(Centre.load(site.profile(site.container.root.parent)))
     assert path.exists()
     site.sshd_down()
+    end = time.monotonic() + 20
+    while path.exists() and time.monotonic() < end:  # ssh notices, and takes its own socket away
+        time.sleep(0.1)
     site.sshd_up()
-    path.unlink(missing_ok=True)
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(str(path))
     dead.close()  # the file stays, nobody listens

@@ -113,6 +113,7 @@ def _submit(patient: Patient, base: str, trials: Sequence[Trial], findings: list
         for trial in trials:
             trial.folder = f"{base}/{trial.name}"
             write_folder(patient.centre, trial, here / trial.name)
+        remote.run(f"mkdir -p {shlex.quote(patient.work_dir)}")  # AiiDA would make it with the first job
         remote.put(here, base)
     taken = []
     for trial in trials:
