@@ -9,6 +9,7 @@ import pytest
 from matcompute.node.exit_codes import ExitCode
 from matcompute_workflows.batch import EXIT_CODES, NODE_EXIT_CODES
 from matcompute_workflows.parser import classify
+from matcompute_workflows.scheduler import end_of_job
 
 SUMMARY = {"counts": {"ok": 3, "crashed": 1, "not_attempted": 6}, "n_total": 10}
 
@@ -19,7 +20,7 @@ SUMMARY = {"counts": {"ok": 3, "crashed": 1, "not_attempted": 6}, "n_total": 10}
         (0, "", None, 0),
         (0, "warning: out of memory avoided", None, 0),
         (None, "", None, 300),
-        (None, "", 140, 300),
+        (None, "", 140, 302),
         (None, "slurmstepd: error: Detected 1 oom-kill event(s)", None, 310),
         (None, "", 110, 310),
         (None, "", 120, 320),
@@ -42,6 +43,57 @@ SUMMARY = {"counts": {"ok": 3, "crashed": 1, "not_attempted": 6}, "n_total": 10}
 )
 def test_classes(exit_status, stderr, scheduler, expected):
     assert classify(exit_status, SUMMARY, stderr, scheduler)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "state", "expected"),
+    [
+        (None, "PREEMPTED", 303),
+        (143, "PREEMPTED", 303),
+        (None, "NODE_FAIL", 302),
+        (None, "CANCELLED", 304),
+        (137, "OUT_OF_MEMORY", 310),
+        (None, "TIMEOUT", 320),
+        (0, "NODE_FAIL", 0),
+        (75, "PREEMPTED", 321),
+        (70, "CANCELLED", 334),
+        (None, "", 300),
+    ],
+)
+def test_how_the_scheduler_ended_it(exit_status, state, expected):
+    """What the program says of its own end comes first; the scheduler explains a job that was cut short."""
+    assert classify(exit_status, SUMMARY, "", None, state)[0] == expected
+
+
+SACCT = "Account|State|JobID|\nmaterials|{state}|12|\nmaterials|CANCELLED|12.batch|\n"
+QACCT = "jobnumber    12\nfailed       {failed}\nexit_status  137\n"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "expected"),
+    [
+        (SACCT.format(state="NODE_FAIL"), "", "NODE_FAIL"),
+        (SACCT.format(state="CANCELLED by 1000"), "", "CANCELLED"),
+        (SACCT.format(state="FAILED"), "", ""),
+        (QACCT.format(failed="37  : qmaster enforced h_rt limit"), "", "TIMEOUT"),
+        (QACCT.format(failed="0"), "", ""),
+        (
+            "",
+            "slurmstepd: error: *** JOB 7 ON b1 CANCELLED AT 2026-11-22T20:00:00 DUE TO TIME LIMIT ***",
+            "TIMEOUT",
+        ),
+        (
+            "",
+            "slurmstepd: error: *** JOB 7 ON b1 CANCELLED AT 2026-11-22T20:00:00 DUE TO PREEMPTION ***",
+            "PREEMPTED",
+        ),
+        ("", "slurmstepd: error: *** JOB 7 ON b1 CANCELLED AT 2026-11-22T20:00:00 ***", "CANCELLED"),
+        ("", "nothing of the kind", ""),
+    ],
+)
+def test_the_schedulers_own_words(stdout, stderr, expected):
+    assert end_of_job({"retval": 0, "stdout": stdout, "stderr": ""}, stderr) == expected
+    assert end_of_job(None, stderr) == (expected if not stdout else "")
 
 
 def test_every_exit_status_of_the_node_program_is_known():

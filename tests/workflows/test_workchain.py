@@ -206,3 +206,39 @@ def test_what_is_finished_is_kept_when_a_batch_is_given_up(
         assert 0 < lost.sum() < len(results)
         assert set(status[~lost].tolist()) <= {Status.OK, Status.NOT_CONVERGED}
         assert set(results.entry_column("message")[lost].tolist()) == {"its batch was given up"}
+
+
+def test_a_walltime_grows_as_far_as_the_partition_lets_it(process, job):
+    chain = process(walltime_s=100)
+    options = chain.ctx.inputs.metadata.options
+    options.longest_wallclock_seconds = 150
+    assert _inspect(chain, job("ERROR_PARTIAL")) is None
+    assert options.max_wallclock_seconds == 150
+    assert _inspect(chain, job("ERROR_PARTIAL")) is None
+    assert options.max_wallclock_seconds == 150
+
+
+def test_memory_grows_as_far_as_a_node_has_it(process, job):
+    chain = process(processes=1, memory_gb=2)
+    options = chain.ctx.inputs.metadata.options
+    options.largest_memory_kb = 3_000_000
+    assert _inspect(chain, job("ERROR_OUT_OF_MEMORY")) is None
+    assert options.max_memory_kb == 3_000_000
+    status, _ = _inspect(chain, job("ERROR_OUT_OF_MEMORY"))
+    assert status == 420
+
+
+@pytest.mark.parametrize("label", ["ERROR_NODE_FAILED", "ERROR_CANCELLED"])
+def test_a_centre_that_ends_jobs_again_and_again_is_left(process, job, label):
+    chain = process(walltime_s=100, processes=2)
+    given_up = [_inspect(chain, job(label)) for _ in range(4)]
+    assert given_up[:3] == [None, None, None]
+    assert given_up[3][0] == 422
+    options = chain.ctx.inputs.metadata.options
+    assert (options.max_wallclock_seconds, options.processes) == (100, 2), "the job is not to blame"
+
+
+def test_a_job_may_have_to_make_way_often(process, job):
+    chain = process()
+    assert all(_inspect(chain, job("ERROR_PREEMPTED")) is None for _ in range(12))
+    assert _inspect(chain, job("ERROR_PREEMPTED"))[0] == 422

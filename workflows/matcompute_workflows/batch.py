@@ -20,6 +20,9 @@ __all__ = ["EXIT_CODES", "NODE_EXIT_CODES", "BatchCalculation"]
 EXIT_CODES: dict[int, tuple[str, str]] = {
     300: ("ERROR_VANISHED", "The job ended without a trace: its machine or its scheduler ended it. {detail}"),
     301: ("ERROR_KILLED", "The node program was killed by signal {detail}."),
+    302: ("ERROR_NODE_FAILED", "The machine of the job failed. {detail}"),
+    303: ("ERROR_PREEMPTED", "The job had to make way for another one. {detail}"),
+    304: ("ERROR_CANCELLED", "Somebody has cancelled the job at its scheduler. {detail}"),
     310: ("ERROR_OUT_OF_MEMORY", "The node program ran out of memory. {detail}"),
     320: ("ERROR_OUT_OF_WALLTIME", "The scheduler ended the job at its walltime. {detail}"),
     321: ("ERROR_PARTIAL", "The node program stopped early and cleanly; the checkpoint is valid. {detail}"),
@@ -83,6 +86,18 @@ class BatchCalculation(CalcJob):
             "metadata.options.threads", valid_type=int, default=1, help="Threads of a rank or process."
         )
         spec.input("metadata.options.gpus", valid_type=int, default=0, help="GPUs of the job.")
+        spec.input(
+            "metadata.options.longest_wallclock_seconds",
+            valid_type=int,
+            required=False,
+            help="Longest walltime that a restart may ask for: what the partition allows.",
+        )
+        spec.input(
+            "metadata.options.largest_memory_kb",
+            valid_type=int,
+            required=False,
+            help="Most memory that a restart may ask for: what a node has.",
+        )
         spec.input(
             "metadata.options.collect",
             valid_type=bool,

@@ -90,6 +90,12 @@ def build_batch(
         options.slots = str(centre.slots)
     for name, value in scheduler_options(centre, wanted).items():
         setattr(options, name, value)
+    if not centre.centre.is_local:
+        # How far a restart may go when a job needed more.
+        part = centre.centre.partition(wanted["partition"] or centre.partition)
+        options.largest_memory_kb = round(part.mem_gb * 1e6)
+        if part.max_wall_s is not None:
+            options.longest_wallclock_seconds = int(part.max_wall_s)
     builder.batch.metadata.label = label
     if max_iterations is not None:
         builder.max_iterations = Int(max_iterations)

@@ -12,6 +12,7 @@ from aiida.orm import Dict
 from aiida.parsers import Parser
 
 from matcompute_workflows.batch import EXIT_CODES, NODE_EXIT_CODES
+from matcompute_workflows.scheduler import end_of_job
 from matcompute_workflows.shard import ShardData
 from matcompute_workflows.taskfile import FILES
 
@@ -22,11 +23,26 @@ _OUT_OF_MEMORY = re.compile(
     r"MemoryError|out of memory|oom[-_ ]?kill|Cannot allocate memory|bad_alloc|DefaultCPUAllocator",
     re.IGNORECASE,
 )
-_SCHEDULER_OUT_OF_MEMORY, _SCHEDULER_OUT_OF_WALLTIME, _SCHEDULER_NODE_FAILURE = 110, 120, 140
+#: What AiiDA's scheduler plugin has found → the same in the scheduler's words.
+_SCHEDULER_FOUND = {110: "OUT_OF_MEMORY", 120: "TIMEOUT", 140: "NODE_FAIL"}
+#: How the scheduler ended a job → exit code.
+_ENDED = {
+    "TIMEOUT": 320,
+    "DEADLINE": 320,
+    "NODE_FAIL": 302,
+    "BOOT_FAIL": 302,
+    "PREEMPTED": 303,
+    "REQUEUED": 303,
+    "CANCELLED": 304,
+}
 
 
 def classify(
-    exit_status: int | None, summary: dict[str, Any], stderr: str, scheduler_exit_code: int | None = None
+    exit_status: int | None,
+    summary: dict[str, Any],
+    stderr: str,
+    scheduler_exit_code: int | None = None,
+    scheduler_state: str = "",
 ) -> tuple[int, str]:
     """Return the exit code of a batch and a detail for its message.
 
@@ -40,9 +56,12 @@ def classify(
         What the node program and the scheduler wrote to stderr.
     scheduler_exit_code
         What AiiDA's scheduler plugin has found (110 memory, 120 walltime, 140 node failure), None if nothing.
+    scheduler_state
+        How the scheduler ended the job; see :func:`matcompute_workflows.scheduler.end_of_job`.
     """
     progress = _progress(summary)
-    if scheduler_exit_code == _SCHEDULER_OUT_OF_MEMORY:
+    ended = _SCHEDULER_FOUND.get(scheduler_exit_code or 0, scheduler_state)
+    if ended == "OUT_OF_MEMORY":
         return 310, progress
     if exit_status == 0:
         return 0, ""
@@ -52,9 +71,10 @@ def classify(
         return 310, f"{_last_line(stderr)} {progress}".strip()
     if exit_status == 75:
         return 321, progress
-    if scheduler_exit_code == _SCHEDULER_OUT_OF_WALLTIME:
-        return 320, progress
-    if exit_status is None or scheduler_exit_code == _SCHEDULER_NODE_FAILURE:
+    # A program that came to its end by itself tells more than the scheduler.
+    if ended in _ENDED and (exit_status is None or killed):
+        return _ENDED[ended], progress
+    if exit_status is None:
         return 300, progress
     if killed:
         return 301, f"{exit_status - 128 if exit_status > 128 else -exit_status}; {progress}"
@@ -85,7 +105,11 @@ class BatchParser(Parser):
         if summary:
             self.out("summary", Dict(summary))
         status, detail = classify(
-            self._exit_status(), summary, self._stderr(), scheduler_exit_code=self.node.exit_status
+            self._exit_status(),
+            summary,
+            self._stderr(),
+            scheduler_exit_code=self.node.exit_status,
+            scheduler_state=end_of_job(self.node.get_detailed_job_info(), self._stderr()),
         )
         path = Path(kwargs["retrieved_temporary_folder"]) / FILES["results"]
         wrong = self._attach_results(path)

@@ -26,6 +26,10 @@ MAX_STALLED = 2
 #: Factor on the walltime of a job in which not one structure fits.
 WALLTIME_FACTOR = 2
 MEMORY_FACTOR = 2
+#: Jobs of a batch that may be lost to the centre: machines that fail, jobs that somebody cancels.
+MAX_CENTRE_FAILURES = 3
+#: Jobs of a batch that may have to make way for others.
+MAX_PREEMPTED = 12
 
 _Codes = BatchCalculation.exit_codes
 
@@ -69,6 +73,10 @@ class BatchWorkChain(BaseRestartWorkChain):
         spec.exit_code(420, "ERROR_OUT_OF_MEMORY", message="Out of memory with a single process: {detail}")
         spec.exit_code(
             421, "ERROR_NO_PROGRESS", message="Job after job ends without a new structure: {detail}"
+        )
+
+        spec.exit_code(
+            422, "ERROR_CENTRE", message="The centre ends the batch's jobs again and again: {detail}"
         )
 
     # ------------------------------------------------------------------ steps
@@ -170,6 +178,26 @@ class BatchWorkChain(BaseRestartWorkChain):
             }
         return True
 
+    def _more_memory(self) -> bool:
+        """Double the memory that is asked for, as far as a node has it; return whether that was possible."""
+        options = self.ctx.inputs.metadata.options
+        if "max_memory_kb" not in options:
+            return False
+        before = int(options.max_memory_kb)
+        wanted = min(before * MEMORY_FACTOR, int(options.get("largest_memory_kb") or before * MEMORY_FACTOR))
+        options.max_memory_kb = max(before, wanted)
+        return wanted > before
+
+    def _longer_walltime(self) -> bool:
+        """Double the walltime, as far as the partition allows it; return whether that was possible."""
+        options = self.ctx.inputs.metadata.options
+        before = int(options.get("max_wallclock_seconds") or 0)
+        if not before:
+            return False
+        longest = int(options.get("longest_wallclock_seconds") or before * WALLTIME_FACTOR)
+        options.max_wallclock_seconds = max(before, min(before * WALLTIME_FACTOR, longest))
+        return int(options.max_wallclock_seconds) > before
+
     def _give_up(self, label: str, node: CalcJobNode) -> ProcessHandlerReport:
         code: ExitCode = self.exit_codes[label]
         return ProcessHandlerReport(True, code.format(detail=node.exit_message or f"job {node.pk}"))
@@ -203,13 +231,11 @@ class BatchWorkChain(BaseRestartWorkChain):
     @process_handler(priority=500, exit_codes=[_Codes.ERROR_OUT_OF_MEMORY])
     def handle_out_of_memory(self, node: CalcJobNode) -> ProcessHandlerReport:
         """Ask for more memory and let fewer workers share it."""
-        options = self.ctx.inputs.metadata.options
-        more = "max_memory_kb" in options
-        if more:
-            options.max_memory_kb = int(options.max_memory_kb) * MEMORY_FACTOR
+        more = self._more_memory()
         fewer = self._fewer_processes()
         if not fewer and (not more or self.ctx.stalled > MAX_STALLED):
             return self._give_up("ERROR_OUT_OF_MEMORY", node)
+        options = self.ctx.inputs.metadata.options
         workers = options.get("ranks") or options.get("processes", 1)
         memory = f" and {options.max_memory_kb} kB" if more else ""
         return self._restart(node, f"out of memory, next with {workers} workers{memory}")
@@ -219,13 +245,28 @@ class BatchWorkChain(BaseRestartWorkChain):
         """Go on in a new job; a longer one if not a single structure fitted."""
         if self.ctx.stalled > MAX_STALLED:
             return self._give_up("ERROR_NO_PROGRESS", node)
-        options = self.ctx.inputs.metadata.options
-        if self.ctx.stalled and options.get("max_wallclock_seconds"):
-            options.max_wallclock_seconds = int(options.max_wallclock_seconds) * WALLTIME_FACTOR
-            return self._restart(
-                node, f"no structure fitted the walltime, next with {options.max_wallclock_seconds} s"
-            )
+        if self.ctx.stalled and self._longer_walltime():
+            seconds = self.ctx.inputs.metadata.options.max_wallclock_seconds
+            return self._restart(node, f"no structure fitted the walltime, next with {seconds} s")
         return self._restart(node, "stopped before the end")
+
+    @process_handler(priority=350, exit_codes=[_Codes.ERROR_PREEMPTED])
+    def handle_preempted(self, node: CalcJobNode) -> ProcessHandlerReport:
+        """Go on in a new job: that it had to make way says nothing about it."""
+        self.ctx.preempted = self.ctx.get("preempted", 0) + 1
+        self.ctx.stalled = 0
+        if self.ctx.preempted > MAX_PREEMPTED:
+            return self._give_up("ERROR_CENTRE", node)
+        return self._restart(node, "had to make way")
+
+    @process_handler(priority=340, exit_codes=[_Codes.ERROR_NODE_FAILED, _Codes.ERROR_CANCELLED])
+    def handle_centre(self, node: CalcJobNode) -> ProcessHandlerReport:
+        """Go on in a new job, a few times; then another centre may do better."""
+        self.ctx.centre_failures = self.ctx.get("centre_failures", 0) + 1
+        self.ctx.stalled = 0
+        if self.ctx.centre_failures > MAX_CENTRE_FAILURES:
+            return self._give_up("ERROR_CENTRE", node)
+        return self._restart(node, "was ended by the centre")
 
     @process_handler(priority=300, exit_codes=[_Codes.ERROR_VANISHED, _Codes.ERROR_KILLED])
     def handle_vanished(self, node: CalcJobNode) -> ProcessHandlerReport:

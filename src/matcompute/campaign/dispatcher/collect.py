@@ -46,6 +46,7 @@ REMEDIES: dict[int, str] = {
     414: "read the job's node.err (verdi calcjob outputcat), then resume",
     415: "check the disk; resume computes the batch again from its checkpointed results where they are sound",
     420: "ask for more memory or fewer processes in the stage's resources (run under another name), then resume",
+    422: "ask the centre's staff why it ends your jobs, then resume",
     421: "give the stage a longer walltime (run under another name), then resume",
 }
 
@@ -71,6 +72,7 @@ ELSEWHERE: dict[int, str] = {
     415: "workload",
     420: "workload",
     421: "workload",
+    422: "centre",
 }
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-__all__ = ["job_rows", "scheduler_state"]
+__all__ = ["job_rows"]
 
 
 def job_rows(process: Any) -> list[dict[str, Any]]:
@@ -18,12 +17,14 @@ def job_rows(process: Any) -> list[dict[str, Any]]:
 
 
 def _row(job: Any) -> dict[str, Any]:
+    from matcompute_workflows.scheduler import end_of_job
+
     summary_node = getattr(job.outputs, "summary", None)
     summary = summary_node.get_dict() if summary_node is not None else {}
     options = job.get_options()
     cached = job.base.caching.is_created_from_cache
     wall = 0.0 if cached else float(summary.get("wall_s", 0.0))
-    state = scheduler_state(job)
+    state = end_of_job(job.get_detailed_job_info())
     return {
         "job_uuid": job.uuid,
         "job_id": "" if cached else str(job.get_job_id() or ""),
@@ -37,17 +38,3 @@ def _row(job: Any) -> dict[str, Any]:
         "node": str(summary.get("host", "")),
         "ended": job.mtime.timestamp(),
     }
-
-
-def scheduler_state(job: Any) -> str:
-    """Return the state in which the scheduler says that a job ended (``NODE_FAIL``), as far as AiiDA asked it."""
-    detailed = job.get_detailed_job_info() or {}
-    text = detailed.get("stdout") or ""
-    lines = [line for line in text.splitlines() if "|" in line]
-    if len(lines) < 2:
-        return ""
-    names, values = lines[0].split("|"), lines[1].split("|")
-    if "State" not in names or len(values) <= names.index("State"):
-        return ""
-    words = re.findall(r"[A-Z_]+", values[names.index("State")])
-    return words[0] if words else ""
