@@ -72,7 +72,8 @@ def export_dataset(
 
     ``extxyz`` and ``ase-db`` keep structures, values per entry and per site; ``cif`` keeps structures, one data block
     each; ``csv`` and ``parquet`` are summaries, one row per entry (units in the CSV's header comment and in the
-    Parquet metadata); ``npz`` is a descriptor's matrix. Values without status ok or not_converged are left out, never written as zeros.
+    Parquet metadata); ``npz`` is a descriptor's matrix. Values without status ok or not_converged are left out, never
+    written as zeros.
 
     Parameters
     ----------
