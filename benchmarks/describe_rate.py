@@ -1,7 +1,7 @@
 """A large file described end to end: 2×10⁵ structures, SOAP averaged per structure, two threads, into HDF5.
 
 Is the rate flat from start to end? The chunks' times are kept and the rate of the last tenth is divided by that of the
-first. No peer does this; see ``soap.py`` for the kernels. Prints one JSON line: ``ratios.flat`` is last tenth / first tenth.
+first. No peer does this; see ``soap.py`` for the kernels. Prints one JSON line; ``ratios.flat`` is that quotient.
 """
 
 from __future__ import annotations
