@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matcompute.centres.model import Centre, CodeBlock, PartitionBlock
 
-__all__ = ["code_lines", "directives", "engine_command", "environment_lines", "module_lines", "start_lines"]
+__all__ = [
+    "code_lines",
+    "directives",
+    "engine_command",
+    "environment_lines",
+    "module_lines",
+    "quote",
+    "start_lines",
+]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]*\Z")
 #: Files that define the command ``module`` where the shell has not read them.
