@@ -23,6 +23,7 @@ _WHERE = {
     "soap": "descriptors.soap",
     "soap_derivatives": "descriptors.soap_derivatives",
     "acsf": "descriptors.acsf",
+    "acsf_derivatives": "descriptors.acsf_derivatives",
     "mbtr": "descriptors.mbtr",
     "local_mbtr": "descriptors.local_mbtr",
     "valle_oganov": "descriptors.valle_oganov",

@@ -6,10 +6,18 @@ from functools import partial
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matcompute_kernels import Batch, KernelInputError, acsf, feature_labels
+from matcompute_kernels import (
+    Batch,
+    KernelInputError,
+    acsf,
+    acsf_derivatives,
+    feature_labels,
+    soap_derivatives,
+)
 from matcompute_kernels.descriptors import acsf as module
 
 SETTING = {
@@ -61,7 +69,8 @@ def test_batch_of_parts(crystal, rotated, monkeypatch):
     parts, parts_derivatives = acsf(batch, derivatives=True, **SETTING)
     np.testing.assert_array_equal(parts, rows)
     np.testing.assert_array_equal(parts_derivatives.center, derivatives.center)
-    np.testing.assert_array_equal(parts_derivatives.values, derivatives.values)
+    np.testing.assert_array_equal(parts_derivatives.positions, derivatives.positions)
+    np.testing.assert_allclose(parts_derivatives.cell, derivatives.cell, atol=1e-12)
     np.testing.assert_array_equal(parts_derivatives.strain, derivatives.strain)
     assert (rows[10] == 0).all()
     np.testing.assert_array_equal(rows[11:], rows[:5])
@@ -110,7 +119,7 @@ def test_buffer_overflow(crystal):
 @pytest.mark.parametrize("pbc", [True, (True, False, True), False])
 def test_derivatives(crystal, pbc):
     crystal.pbc = pbc
-    _, derivatives = acsf(crystal, derivatives=True, **SETTING)
+    derivatives = acsf_derivatives(crystal, **SETTING)
     full, step = derivatives.dense(), 1e-4
 
     def difference(change):
@@ -125,7 +134,7 @@ def test_derivatives(crystal, pbc):
                 return moved
 
             np.testing.assert_allclose(full[:, k, c], difference(move), atol=2e-7)
-    by_cell, by_fractional = derivatives.cell(crystal), derivatives.cell(crystal, fixed="fractional")
+    by_cell, by_fractional = derivatives.cell, derivatives.cell_at_fixed_fractions(crystal)
     for a in range(3):
         for b in range(3):
 
@@ -165,12 +174,37 @@ def test_any_cell_as_supercell(seed, r_cut):
     assert np.isfinite(rows).all()
 
 
-def test_derivatives_of_another_batch(crystal):
+def test_derivatives_on_request(crystal):
     _, derivatives = acsf(crystal, derivatives=True, **SETTING)
+    for kind in ("positions", "strain", "cell"):
+        one = acsf_derivatives(crystal, wrt=[kind], **SETTING)
+        np.testing.assert_array_equal(getattr(one, kind), getattr(derivatives, kind))
+        assert [getattr(one, other) is None for other in ("positions", "strain", "cell")].count(True) == 2
+    with pytest.raises(KernelInputError, match="not asked for"):
+        acsf_derivatives(crystal, wrt=["strain"], **SETTING).dense()
+    with pytest.raises(KernelInputError, match="wrt must name"):
+        acsf_derivatives(crystal, wrt="forces", **SETTING)
     with pytest.raises(KernelInputError, match="sites"):
-        derivatives.cell([crystal, crystal])
-    with pytest.raises(KernelInputError, match="fixed"):
-        derivatives.cell(crystal, fixed="cell")
+        derivatives.cell_at_fixed_fractions([crystal, crystal])
+
+
+def test_same_form_as_those_of_soap(crystal):
+    """Same class, same atoms that move, and a molecule without a cell has no derivative by it."""
+    ours = acsf_derivatives(crystal, [8, 11, 17], 4.0, g2=[[1.0, 0.0]])
+    soaps = soap_derivatives(crystal, [8, 11, 17], 4.0, 1, 0, sigma=0.01, convention="featomic-gto")
+    assert type(ours) is type(soaps)
+    for i in range(len(crystal)):
+        mine, theirs = (d.site[d.ptr[i] : d.ptr[i + 1]] for d in (ours, soaps))
+        assert sorted(mine) == sorted(theirs)
+    water = molecule("H2O")
+    for found in (acsf_derivatives(water, [1, 8], 4.0), soap_derivatives(water, [1, 8], 4.0, 2, 1)):
+        assert np.abs(found.cell).max() < 1e-10
+        np.testing.assert_allclose(found.dense().sum(axis=1), 0, atol=1e-10)
+    slab = Atoms("CuAl", positions=[[0, 0, 0], [1.2, 1.4, 2]], cell=[[2.5, 0, 0], [0.3, 2.6, 0], [0, 0, 0]])
+    slab.pbc = [True, True, False]
+    found = acsf_derivatives(slab, [13, 29], 4.0, g2=[[1.0, 0.0]])
+    assert np.abs(found.cell[:, 2]).max() < 1e-12
+    assert np.abs(found.cell[:, :2]).max() > 1e-3
 
 
 def test_labels(crystal):

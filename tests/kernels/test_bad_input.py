@@ -28,6 +28,7 @@ DESCRIPTORS: dict[str, dict[str, Any]] = {
     "soap": {"species": S, "r_cut": 3.0, "n_max": 2, "l_max": 2},
     "soap_derivatives": {"species": S, "r_cut": 3.0, "n_max": 2, "l_max": 2},
     "acsf": {"species": S, "r_cut": 3.0, "g2": [[1.0, 0.0]]},
+    "acsf_derivatives": {"species": S, "r_cut": 3.0, "g2": [[1.0, 0.0]]},
     "mbtr": {"species": S, "grid": GRID, "weighting": DECAY},
     "local_mbtr": {"species": S, "grid": GRID, "weighting": DECAY},
     "valle_oganov": {"species": S, "r_cut": 4.0},

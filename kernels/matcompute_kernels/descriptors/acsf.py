@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_dtype, check_positive, check_species, species_index
 from matcompute_kernels.descriptors.acsf_kernel import fill_rows
 from matcompute_kernels.descriptors.acsf_layout import SparseRows, SymmetryFunctions
-from matcompute_kernels.descriptors.derivatives import Derivatives
+from matcompute_kernels.descriptors.derivatives import KINDS, Derivatives, check_wrt
 from matcompute_kernels.neighbors import NeighborList
 from matcompute_kernels.tasks import run_tasks
 
@@ -36,6 +36,7 @@ def acsf(
     dtype: Any = np.float64,
     neighbors: NeighborList | None = None,
     threads: int = 1,
+    wrt: Collection[str] = KINDS,
 ) -> Any:
     """Atom-centred symmetry functions of every atom.
 
@@ -63,7 +64,7 @@ def acsf(
     periodic
         False: lattices are ignored.
     derivatives
-        Whether to return also the analytic derivatives.
+        Whether to return also the analytic derivatives (alone: :func:`matcompute_kernels.acsf_derivatives`).
     sparse
         Whether to return only the blocks of the elements that occur in each structure.
     dtype
@@ -72,12 +73,14 @@ def acsf(
         A full neighbour list of the batch that reaches at least as far, shared by several descriptors; None: made here.
     threads
         Threads to use; the result does not depend on it.
+    wrt
+        Which derivatives: any of ``"positions"``, ``"strain"``, ``"cell"``.
 
     Returns
     -------
     ndarray or BlockSparse, or a pair of it and Derivatives
         f[M, F], one row a site: for each element in rising Z G1, the G2 and the G3; then for each pair of elements
-        (lower triangle by rows) the G4 and the G5. With ``derivatives`` also those by positions and strain.
+        (lower triangle by rows) the G4 and the G5. With ``derivatives`` also :class:`.Derivatives` of these rows.
 
     Raises
     ------
@@ -110,7 +113,8 @@ def acsf(
     s = len(numbers)
     out = np.zeros((0 if sparse else len(element), functions.count(s)), dtype=kind)
     rows = SparseRows(functions, numbers, element, packed.ptr) if sparse else None
-    parts: dict[int, Derivatives] = {}
+    parts: dict[int, tuple] = {}
+    wanted = check_wrt(wrt)
     arrays = functions.arrays
 
     fill: Any = fill_rows
@@ -137,16 +141,15 @@ def acsf(
             if derivatives:
                 from matcompute_kernels.descriptors.acsf_derivatives import fill_derivatives
 
-                parts[first] = fill_derivatives(packed, pairs, first, last, element, s, functions, kind)
+                parts[first] = fill_derivatives(pairs, first, last, element, s, functions, kind)
 
         return kernel
 
     run_tasks(packed, float(r_cut), MAX_PAIRS, start, neighbors=neighbors, threads=threads)
     result = out if rows is None else rows.join(kind)
     if derivatives:
-        return result, Derivatives.concatenate(
-            [parts[first] for first in sorted(parts)], functions.count(s), kind
-        )
+        ordered = [parts[first] for first in sorted(parts)]
+        return result, Derivatives.assemble(packed, ordered, wanted, functions.count(s), kind)
     return result
 
 

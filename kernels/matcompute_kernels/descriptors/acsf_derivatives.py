@@ -6,18 +6,69 @@ With a = r_ij², b = r_ik², d = r_jk², every G4 and G5 is g(a, b, d), so that 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numba import njit
 
-from matcompute_kernels.descriptors.derivatives import Derivatives
+from matcompute_kernels.descriptors.derivatives import KINDS, Derivatives, check_wrt
+from matcompute_kernels.neighbors import NeighborList
 
-__all__ = ["fill_derivatives"]
+__all__ = ["acsf_derivatives", "fill_derivatives"]
+
+
+def acsf_derivatives(
+    batch: Any,
+    species: Iterable[int | str],
+    r_cut: float,
+    g2: Sequence[Sequence[float]] | np.ndarray | None = None,
+    g3: Sequence[float] | np.ndarray | None = None,
+    g4: Sequence[Sequence[float]] | np.ndarray | None = None,
+    g5: Sequence[Sequence[float]] | np.ndarray | None = None,
+    *,
+    wrt: Collection[str] = KINDS,
+    periodic: bool = True,
+    dtype: Any = np.float64,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
+) -> Derivatives:
+    """Compute analytic derivatives of the symmetry functions of all sites.
+
+    Parameters are those of :func:`matcompute_kernels.acsf`, which gives rows and derivatives in one pass with
+    ``derivatives=True``.
+
+    Parameters
+    ----------
+    wrt
+        Which derivatives: any of ``"positions"``, ``"strain"``, ``"cell"``.
+
+    Returns
+    -------
+    Derivatives
+        As :func:`matcompute_kernels.soap_derivatives` gives; 24 bytes times columns for each pair of sites that see
+        each other.
+
+    Raises
+    ------
+    KernelInputError
+        As :func:`matcompute_kernels.acsf`, or if ``wrt`` names something else.
+    """
+    from matcompute_kernels.descriptors.acsf import acsf
+
+    wanted = check_wrt(wrt)
+    settings: dict[str, Any] = {
+        "periodic": periodic,
+        "dtype": dtype,
+        "neighbors": neighbors,
+        "threads": threads,
+    }
+    _, found = acsf(batch, species, r_cut, g2, g3, g4, g5, derivatives=True, wrt=wanted, **settings)
+    result: Derivatives = found
+    return result
 
 
 def fill_derivatives(
-    batch: Any,
     pairs: Any,
     first: int,
     last: int,
@@ -25,8 +76,8 @@ def fill_derivatives(
     s: int,
     functions: Any,
     dtype: np.dtype,
-) -> Derivatives:
-    """Return the derivatives of the rows ``first:last``."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the derivatives of the rows ``first:last``: rows of each site, atoms, by position, by strain."""
     n_columns = functions.count(s)
     ptr, atom = _influences(first, last, pairs.ptr, pairs.j)
     values = np.zeros((len(atom), 3, n_columns), dtype)
@@ -50,8 +101,7 @@ def fill_derivatives(
         values,
         strain,
     )
-    center = np.repeat(np.arange(first, last, dtype=np.int32), np.diff(ptr))
-    return Derivatives(center, atom, values, strain)
+    return np.diff(ptr), atom, values, strain
 
 
 @njit(cache=True, nogil=True)

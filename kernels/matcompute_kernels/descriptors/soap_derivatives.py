@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from matcompute_kernels.batch import Batch, as_batch
 from matcompute_kernels.checks import check_batch, check_positive
+from matcompute_kernels.descriptors.derivatives import KINDS, Derivatives, check_wrt
 from matcompute_kernels.descriptors.soap import Model, checked_layout, density
 from matcompute_kernels.descriptors.soap_gradient import derivative_rows, neighbor_sites
 from matcompute_kernels.descriptors.soap_radial import reach
-from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import site_chunks
 from matcompute_kernels.vec8 import aligned_zeros
 
@@ -21,35 +20,9 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
-__all__ = ["SoapDerivatives", "soap_derivatives"]
+__all__ = ["soap_derivatives"]
 
 _CHUNK_PAIRS = 300_000
-_KINDS = ("positions", "strain", "cell")
-
-
-@dataclass(frozen=True, eq=False)
-class SoapDerivatives:
-    """Derivatives of the rows p_i of :func:`matcompute_kernels.soap` (average off), per Å or per unit strain.
-
-    Attributes
-    ----------
-    ptr
-        Site i owns the rows ``ptr[i]:ptr[i + 1]`` of ``site`` and ``positions``, i8[M + 1].
-    site
-        Atom that is moved, together with all its images, i4[R]: the site itself first, then its neighbours.
-    positions
-        ∂p_i/∂r_a, f8[R, 3, F], or None.
-    strain
-        ∂p_i/∂ε_αβ for r → r + r·ε of atoms and cell, f8[M, 3, 3, F], or None.
-    cell
-        ∂p_i/∂H_αβ, component β of lattice vector α, with the given Cartesian positions held, f8[M, 3, 3, F], or None.
-    """
-
-    ptr: np.ndarray
-    site: np.ndarray
-    positions: np.ndarray | None
-    strain: np.ndarray | None
-    cell: np.ndarray | None
 
 
 def soap_derivatives(
@@ -62,11 +35,11 @@ def soap_derivatives(
     convention: str = "dscribe-gto",
     compression: str | Mapping[str, Any] | None = None,
     *,
-    wrt: Collection[str] = ("positions", "strain", "cell"),
+    wrt: Collection[str] = KINDS,
     weighting: Mapping[str, Any] | None = None,
     smoothing: float | None = None,
     scaling: Mapping[str, float] | None = None,
-) -> SoapDerivatives:
+) -> Derivatives:
     """Compute analytic derivatives of the SOAP rows of all sites.
 
     Parameters are those of :func:`matcompute_kernels.soap`.
@@ -78,7 +51,7 @@ def soap_derivatives(
 
     Returns
     -------
-    SoapDerivatives
+    Derivatives
         Dense in the features: 24 bytes times features times pairs of sites that see each other. Take small batches.
 
     Raises
@@ -92,9 +65,7 @@ def soap_derivatives(
     neighbour that crosses the cutoff makes a step unless the density is smoothed (``smoothing``).
     """
     batch = as_batch(batch)
-    wanted = set(wrt) if isinstance(wrt, Iterable) else {repr(wrt)}
-    if not wanted or not wanted <= set(_KINDS):
-        raise KernelInputError(f"wrt must name some of {', '.join(_KINDS)}, not {sorted(wanted)}")
+    wanted = check_wrt(wrt)
     layout = checked_layout(species, n_max, l_max, convention, compression)
     check_positive(r_cut=r_cut, sigma=sigma)
     check_batch(batch, layout.species.tolist())
@@ -148,4 +119,4 @@ def soap_derivatives(
                 )
             ),
         )
-    return SoapDerivatives(ptr, site, positions, strain, cell)
+    return Derivatives(ptr, site, positions, strain, cell)

@@ -41,9 +41,9 @@ _CALLS: dict[str, tuple[Mapping[str, Any], ...]] = {
     "soap_derivatives": (_SOAP,),
     "acsf": (
         *({**_ACSF, "dtype": d} for d in _TWO),
-        {**_ACSF, "derivatives": True},
         {**_ACSF, "sparse": True},
     ),
+    "acsf_derivatives": tuple({**_ACSF, "dtype": d} for d in _TWO),
     "mbtr": tuple(
         {**_SPECIES, **_GRID, "dtype": d, "geometry": g, **({} if g == "atomic_number" else _DECAY)}
         for g in ("atomic_number", "inverse_distance", "cosine")
