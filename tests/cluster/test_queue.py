@@ -33,10 +33,10 @@ def cancel(site: Site, *jobs: str) -> None:
     site(f"{'scancel' if site.scheduler == 'slurm' else 'qdel'} {' '.join(jobs)}", check=False)
 
 
-def settled(centre: Centre, job: str) -> JobUsage:
+def settled(centre: Centre, job: str, timeout: float = 60) -> JobUsage:
     """Wait for the accounting of a job."""
     with Remote(centre) as remote:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             found = usage(remote, accounting_of(centre), [job])
             if job in found:
@@ -71,17 +71,28 @@ def test_the_queue(site: Site, centre: Centre) -> None:
         cancel(site, *jobs)
 
 
+def starts(centre: Centre, expected: bool) -> bool:
+    """Whether the first partition comes to start jobs, or not to, within a while: nodes take time to answer."""
+    name = centre.partitions[0].name
+    with Remote(centre) as remote:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if look(remote, centre.scheduler.type).partitions[name].starts == expected:
+                return True
+            time.sleep(0.5)
+    return False
+
+
 def test_a_drained_node(site: Site, centre: Centre) -> None:
+    assert starts(centre, True)
     for node in site.nodes:
         site.drain(node)
     try:
-        with Remote(centre) as remote:
-            assert not look(remote, centre.scheduler.type).partitions[centre.partitions[0].name].starts
+        assert starts(centre, False)
     finally:
         for node in site.nodes:
             site.resume(node)
-    with Remote(centre) as remote:
-        assert look(remote, centre.scheduler.type).partitions[centre.partitions[0].name].starts
+    assert starts(centre, True)
 
 
 @pytest.mark.parametrize("site", ["slurm_b", "sge"], indirect=True)
@@ -116,8 +127,9 @@ def test_a_job_that_failed(site: Site, centre: Centre) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("site", ["slurm_a", "sge"], indirect=True)
 def test_a_job_that_was_too_long(site: Site, centre: Centre) -> None:
-    options = "-t 0:05" if site.scheduler == "slurm" else "-l h_rt=5"
-    found = settled(centre, submit(site, "sleep 200", options=options))
+    # Slurm counts minutes, and looks every half a minute.
+    options = "-t 1" if site.scheduler == "slurm" else "-l h_rt=5"
+    found = settled(centre, submit(site, "sleep 300", options=options), timeout=150)
     assert found.state == "TIMEOUT"
 
 
