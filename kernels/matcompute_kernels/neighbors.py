@@ -13,7 +13,8 @@ import numpy as np
 from numba import njit
 
 from matcompute_kernels.batch import Batch, as_batch
-from matcompute_kernels.cell_list import fill_pairs, turn_cell
+from matcompute_kernels.cell_images import turn_cell
+from matcompute_kernels.cell_list import fill_pairs
 from matcompute_kernels.checks import check_batch, check_positive
 from matcompute_kernels.errors import KernelInputError
 

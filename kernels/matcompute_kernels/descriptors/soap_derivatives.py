@@ -10,8 +10,8 @@ import numpy as np
 from matcompute_kernels.batch import Batch, as_batch
 from matcompute_kernels.checks import check_batch, check_positive
 from matcompute_kernels.descriptors.derivatives import KINDS, Derivatives, check_wrt
-from matcompute_kernels.descriptors.soap import Model, checked_layout, density
 from matcompute_kernels.descriptors.soap_gradient import derivative_rows, neighbor_sites
+from matcompute_kernels.descriptors.soap_model import Model, checked_layout, density
 from matcompute_kernels.descriptors.soap_radial import reach
 from matcompute_kernels.neighbors import site_chunks
 from matcompute_kernels.vec8 import aligned_zeros

@@ -1,0 +1,318 @@
+"""What one SOAP call needs: its columns, its density, and the arrays that every chunk hands to the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from matcompute_kernels.batch import Batch
+from matcompute_kernels.checks import (
+    check_integer,
+    check_mapping,
+    check_positive,
+    check_species,
+    species_index,
+)
+from matcompute_kernels.descriptors.soap_kernel import BLOCK
+from matcompute_kernels.descriptors.soap_layout import BlockSparse, SoapLayout, soap_layout
+from matcompute_kernels.descriptors.soap_radial import radial_table, reach
+from matcompute_kernels.descriptors.soap_rows import GROUP, count_site_blocks, site_rows, structure_rows
+from matcompute_kernels.errors import KernelInputError
+from matcompute_kernels.harmonics import recurrence
+from matcompute_kernels.neighbors import NeighborList, neighbor_list
+from matcompute_kernels.vec8 import aligned_zeros
+
+__all__ = ["CONVENTIONS", "Model", "checked_layout", "density", "run_tasks"]
+
+CONVENTIONS = ("dscribe-gto", "featomic-gto", "polynomial")
+
+
+def checked_layout(species: Any, n_max: int, l_max: int, convention: str, compression: Any) -> SoapLayout:
+    """Check the parameters that give the columns, and return these."""
+    if convention not in CONVENTIONS:
+        raise KernelInputError(f"convention must be one of {', '.join(CONVENTIONS)}, not {convention!r}")
+    check_integer(1, 64, n_max=n_max)
+    check_integer(0, 20, l_max=l_max)
+    numbers = tuple(check_species(species).tolist())
+    if compression is None or isinstance(compression, str):
+        return _kept_layout(numbers, int(n_max), int(l_max), convention, compression)
+    return soap_layout(numbers, int(n_max), int(l_max), convention, compression)
+
+
+@lru_cache(maxsize=256)
+def _kept_layout(
+    numbers: tuple[int, ...], n_max: int, l_max: int, convention: str, compression: str | None
+) -> SoapLayout:
+    return soap_layout(numbers, n_max, l_max, convention, compression)
+
+
+def density(
+    r_cut: float,
+    weighting: Mapping[str, Any] | None,
+    smoothing: float | None,
+    scaling: Mapping[str, float] | None,
+) -> tuple[int, np.ndarray, float]:
+    """Check what weights the density; return kind and parameters of ``density_weight`` and the centre's own weight."""
+    check_mapping(weighting=weighting, scaling=scaling)
+    centre_weight = -1.0
+    if weighting is not None:
+        weighting = dict(weighting)
+        if weighting.get("w0") is not None:
+            centre_weight = float(weighting["w0"])
+            if not 0.0 <= centre_weight < np.inf:
+                raise KernelInputError(f"w0 must not be negative, not {centre_weight}")
+        needed = {None: (), "poly": ("r0", "c", "m"), "pow": ("r0", "c", "d", "m"), "exp": ("r0", "c", "d")}
+        function = weighting.get("function")
+        if function not in needed:
+            raise KernelInputError(f"weighting function must be poly, pow or exp, not {function!r}")
+        if function is not None:
+            if smoothing is not None or scaling is not None:
+                raise KernelInputError("give either weighting or smoothing and scaling")
+            missing = [key for key in needed[function] if weighting.get(key) is None]
+            if missing:
+                raise KernelInputError(f"weighting function {function} needs {', '.join(missing)}")
+            check_positive(r0=weighting["r0"])
+            values = [float(weighting[key]) for key in needed[function]]
+            return {"poly": 2, "pow": 3, "exp": 4}[function], np.array(values + [0.0] * 5)[:5], centre_weight
+    if smoothing is None and scaling is None:
+        return 0, np.zeros(5), centre_weight
+    parameters = np.array([float(r_cut), 0.0, 0.0, 1.0, 1.0])
+    if smoothing is not None:
+        check_positive(smoothing=smoothing)
+        parameters[1] = smoothing
+    if scaling is not None:
+        missing = [key for key in ("scale", "rate", "exponent") if key not in scaling]
+        if missing:
+            raise KernelInputError(f"scaling needs {', '.join(missing)}")
+        parameters[2:] = [scaling["scale"], scaling["rate"], scaling["exponent"]]
+        check_positive(scale=parameters[2], rate=parameters[3], exponent=parameters[4])
+    return 1, parameters, centre_weight
+
+
+class Model:
+    """Arrays that every chunk of one call needs, and the calls of the kernels with them."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        layout: SoapLayout,
+        convention: str,
+        r_cut: float,
+        sigma: float,
+        kind: int,
+        parameters: np.ndarray,
+        centre_weight: float,
+    ) -> None:
+        self.batch, self.layout = batch, layout
+        self.far = reach(convention, r_cut, sigma)
+        table = radial_table(convention, r_cut, layout.n_max, layout.l_max, sigma)
+        place = species_index(batch, layout.species)
+        order = np.arange(layout.l_max + 1)
+        if convention == "featomic-gto":
+            l_scale, cross = (-1.0) ** order / np.sqrt(2 * order + 1), np.sqrt(2.0)
+        else:
+            l_scale, cross = np.pi * np.sqrt(8.0 / (2 * order + 1)), 1.0
+        self.channel = layout.channel[place]
+        self.wide = table.pieces.shape[2] * 8
+        self.common = (
+            self.channel,
+            layout.weight[place],
+            kind,
+            parameters,
+            centre_weight,
+            table.pieces,
+            table.scale,
+            table.centre,
+            recurrence(layout.l_max),
+            l_scale,
+            cross,
+            layout.n_max,
+            layout.lookup,
+            layout.triangle,
+            layout.offset,
+        )
+
+    def pairs(self, neighbors: NeighborList | None, first: int, last: int) -> NeighborList:
+        """Neighbours of a chunk."""
+        if neighbors is None:
+            return neighbor_list(self.batch, self.far, sites=(first, last), check=False)
+        a, b = neighbors.ptr[first], neighbors.ptr[last]
+        return NeighborList(
+            neighbors.ptr[first : last + 1] - a,
+            neighbors.j[a:b],
+            neighbors.shift[a:b],
+            neighbors.distance[a:b],
+            neighbors.vector[a:b],
+            neighbors.r_cut,
+            True,
+            first,
+        )
+
+    def workspace(self, average: str) -> tuple[np.ndarray, ...]:
+        """Harmonics, radial functions and coefficients of one thread."""
+        n_lm = (self.layout.l_max + 1) ** 2
+        group = GROUP if average == "outer" else 1
+        slots = min(len(self.layout.names), 120) + 1
+        return (
+            aligned_zeros((n_lm, BLOCK)),
+            aligned_zeros((BLOCK, (self.layout.l_max + 1) * self.wide)),
+            aligned_zeros((slots, group * n_lm, self.wide)),
+        )
+
+    def ordered(self, pairs: NeighborList) -> tuple[np.ndarray, np.ndarray]:
+        """Room for the neighbours of one site, in the order of their channels."""
+        room = (int(pairs.counts.max(initial=0)) // 8 + 2) * 8
+        return aligned_zeros((4, room)), aligned_zeros((room,))
+
+    def site_rows(
+        self,
+        pairs: NeighborList,
+        space: tuple,
+        out: np.ndarray,
+        base: np.ndarray,
+        block_base: np.ndarray,
+        block: np.ndarray,
+    ) -> None:
+        """Write the rows of a chunk of sites."""
+        write: Any = site_rows
+        write(
+            pairs.ptr,
+            pairs.j,
+            pairs.distance,
+            pairs.vector,
+            pairs.first,
+            *self.common,
+            *self.ordered(pairs),
+            *space,
+            out,
+            base,
+            block_base,
+            block,
+        )
+
+    def structure_rows(
+        self,
+        pairs: NeighborList,
+        space: tuple,
+        average: str,
+        out: np.ndarray,
+        base: np.ndarray,
+        block_base: np.ndarray,
+        block: np.ndarray,
+    ) -> None:
+        """Add a chunk of sites to the averages of their structures."""
+        write: Any = structure_rows
+        write(
+            pairs.ptr,
+            pairs.j,
+            pairs.distance,
+            pairs.vector,
+            pairs.first,
+            self.batch.ptr,
+            average == "inner",
+            *self.common,
+            *self.ordered(pairs),
+            *space,
+            out,
+            base,
+            block_base,
+            block,
+        )
+
+    def structure_blocks(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Block pointers of the structures' rows, where their values start, and how many values there are."""
+        n_channels = len(self.layout.names)
+        there = np.zeros((len(self.batch), n_channels), dtype=bool)
+        there[np.repeat(np.arange(len(self.batch)), self.batch.n_sites), self.channel] = True
+        first, second = self.layout.pairs.T
+        sizes = np.diff(self.layout.offset)
+        n_blocks, n_values = np.zeros(len(self.batch), np.int64), np.zeros(len(self.batch), np.int64)
+        for a, b, size in zip(first, second, sizes):
+            both = there[:, a] & (there[:, b] if b < n_channels else True)
+            n_blocks += both
+            n_values += both * size
+        start = np.concatenate([[0], np.cumsum(n_values)])
+        return np.concatenate([[0], np.cumsum(n_blocks)]), start[:-1], int(start[-1])
+
+    def sparse_sites(
+        self, tasks: list[Any], neighbors: NeighborList | None, dtype: np.dtype, threads: int
+    ) -> BlockSparse:
+        """Rows of sites with the blocks that occur only; the room they need is known chunk by chunk."""
+        sizes = np.diff(self.layout.offset)
+        parts: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        # One thread writes the rows one after the other into room for all blocks of each structure; what is not
+        # needed was never touched and is given back. Threads write chunks of their own, joined at the end.
+        room = np.empty(self.most_site_values() if threads == 1 else 0, dtype)
+        used = 0
+
+        def work(chunks: list[tuple[int, int]]) -> None:
+            nonlocal used
+            space = self.workspace("off")
+            for first, last in chunks:
+                pairs = self.pairs(neighbors, first, last)
+                n_blocks, n_values = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
+                count_site_blocks(
+                    pairs.ptr, pairs.j, first, self.channel, self.layout.lookup, sizes, n_blocks, n_values
+                )
+                n = int(n_values.sum())
+                values = room[used : used + n] if threads == 1 else np.empty(n, dtype)
+                block = np.empty(int(n_blocks.sum()), np.int32)
+                self.site_rows(
+                    pairs,
+                    space,
+                    values,
+                    np.cumsum(n_values) - n_values,
+                    np.cumsum(n_blocks) - n_blocks,
+                    block,
+                )
+                used += n
+                parts[first] = n_blocks, values, block
+
+        run_tasks(work, tasks, threads)
+        nothing = np.empty(0, np.int64), np.empty(0, dtype), np.empty(0, np.int32)
+        chosen = [parts.pop(first) for first in sorted(parts)] or [nothing]
+        n_blocks = np.concatenate([part[0] for part in chosen])
+        block = np.concatenate([part[2] for part in chosen])
+        if threads == 1:
+            chosen.clear()
+            room.resize(used, refcheck=False)
+            values = room
+        else:
+            values = _join([part[1] for part in chosen])
+        row_ptr = np.concatenate([[0], np.cumsum(n_blocks)])
+        return BlockSparse(
+            self.layout, values, row_ptr, block, np.concatenate([[0], np.cumsum(sizes[block])])
+        )
+
+    def most_site_values(self) -> int:
+        """Values of all sites if each saw all species of its structure."""
+        _, start, total = self.structure_blocks()
+        return int((np.diff(np.append(start, total)) * self.batch.n_sites).sum())
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    """Concatenate without holding everything twice: the first part grows in place, the others go as they are copied."""
+    if len(parts) == 1:
+        return parts[0]
+    out = parts[0]
+    used = len(out)
+    out.resize(sum(map(len, parts)), refcheck=False)
+    for k in range(1, len(parts)):
+        out[used : used + len(parts[k])] = parts[k]
+        used += len(parts[k])
+        parts[k] = out[:0]
+    return out
+
+
+def run_tasks(work: Any, tasks: list[Any], threads: int) -> None:
+    if threads == 1 or len(tasks) == 1:
+        for task in tasks:
+            work(task)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, tasks):
+            pass
