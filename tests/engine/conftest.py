@@ -89,6 +89,17 @@ class Site:
         path = self.root / "logs" / "dispatcher.log"
         return path.read_text()[-6000:] if path.exists() else ""
 
+    def walk(self, dataset: Path) -> dict[str, Any]:
+        """Walk everything in a dataset back to its source, see ``walk.py``."""
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("walk.py")), str(self.root), str(dataset)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
     def dataset(self, name: str) -> Path:
         return self.root / "datasets" / f"{name}.h5"
 
