@@ -173,6 +173,11 @@ def _pair_panel(
         figure.colorbar(points, ax=axes, label="formation energy (eV/atom)")
     else:
         axes.scatter(columns[x][both], columns[y][both], **style)
+    # What the gates chose stands out among what was computed.
+    chosen = highlight[both[highlight]]
+    axes.scatter(
+        columns[x][chosen], columns[y][chosen], s=80, facecolor="none", edgecolor="0.2", linewidth=0.9
+    )
     for row in highlight[:15]:
         if both[row]:
             axes.annotate(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matcompute.dataset import Dataset, Quality, Status
+from matcompute.dataset import Dataset, Quality, Selection, Status
+from matcompute.dataset.descriptors import descriptor_status
 from matcompute.errors import InputError, did_you_mean
 from matcompute.units import format_unit
 
@@ -227,10 +228,13 @@ def _chosen(data: Dataset) -> tuple[np.ndarray, str]:
 
 
 def _order(rows: np.ndarray, values: dict[str, np.ndarray], data: Dataset) -> Sequence[int]:
-    """Sort by the column of the last gate if it names one, else by energy above hull."""
+    """Sort by the order in which the last gate chose, or its column if it names one, else by energy above hull."""
     key, sign = "e_above_hull", 1.0
     if data.selections:
         selection = list(data.selections.values())[-1]
+        ranks = _ranks(data, selection)
+        if ranks is not None:
+            return [int(row) for row in rows[np.argsort(ranks[rows], kind="stable")]]
         named = [name for name in selection.inputs if name in values]
         if named:
             key = named[0]
@@ -240,12 +244,20 @@ def _order(rows: np.ndarray, values: dict[str, np.ndarray], data: Dataset) -> Se
     return [int(row) for row in rows[np.argsort(sign * values[key][rows], kind="stable")]]
 
 
+def _ranks(data: Dataset, selection: Selection) -> np.ndarray | None:
+    """Return the place at which a gate chose each entry, if it chose them in an order."""
+    if "selection_rank" not in data.properties:
+        return None
+    ranks = np.asarray(data.column("selection_rank"))
+    # The plain name is the last such gate's: it is this one if exactly what it let pass has a rank.
+    return ranks if np.array_equal(ranks > 0, np.asarray(selection.mask, dtype=bool)) else None
+
+
 def _failures(data: Dataset) -> dict[str, int]:
     fine = {int(Status.OK), int(Status.NOT_ATTEMPTED), int(Status.NOT_SELECTED)}
     worst = np.zeros(len(data), dtype=np.uint8)
-    for name, info in data.properties.items():
-        if info.per == "entry":
-            status = np.asarray(data.status(name))
-            worst = np.where(np.isin(status, list(fine)), worst, status)
+    statuses = [np.asarray(data.status(n)) for n, info in data.properties.items() if info.per == "entry"]
+    for status in [*statuses, *(descriptor_status(data, name) for name in data.descriptors)]:
+        worst = np.where(np.isin(status, list(fine)), worst, status)
     codes, counts = np.unique(worst[worst != 0], return_counts=True)
     return {Status(int(code)).label: int(count) for code, count in zip(codes, counts, strict=True)}
