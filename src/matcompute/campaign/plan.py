@@ -17,6 +17,7 @@ from matcompute.gates import read_gate
 from matcompute.yamlfile import Problem
 
 if TYPE_CHECKING:
+    from matcompute.campaign.explain import Choice
     from matcompute.structures import IngestReport
 
 __all__ = ["Plan", "StagePlan", "plan"]
@@ -70,6 +71,8 @@ class Plan:
     centre: str
     cores: int
     warnings: list[Problem] = field(default_factory=list)
+    #: Compute stage → what each centre says to its first batch; where there is more than one centre.
+    placements: dict[str, list[Choice]] = field(default_factory=dict)
 
     @property
     def tasks(self) -> int:
@@ -111,6 +114,9 @@ class Plan:
             "budget": {
                 "core_hours": self.campaign.budget.core_hours,
                 "within": self.within_budget,
+            },
+            "placements": {
+                stage: [vars(choice) for choice in choices] for stage, choices in self.placements.items()
             },
             "warnings": [{"line": w.line, "key": w.key, "message": w.message} for w in self.warnings],
         }
@@ -164,11 +170,32 @@ def plan(
             sites = np.concatenate([sites, references])
         stages.append(_compute(stage, sites, left, cores))
     result = Plan(campaign, report, stages, centre, cores, list(checked.warnings))
+    result.placements = _placements(campaign, stages, centres)
     if result.within_budget is False:
         budget = campaign.budget.core_hours
         text = f"the estimate of {result.core_hours:.3g} core-hours is above the budget of {budget:.3g}"
         result.warnings.append(campaign.problem(("budget", "core_hours"), text))
     return result
+
+
+def _placements(
+    campaign: Campaign, stages: list[StagePlan], centres: Mapping[str, CentreLike]
+) -> dict[str, list[Choice]]:
+    from matcompute.campaign.explain import stage_choices
+    from matcompute.campaign.placement import Situation
+    from matcompute.centres import Centre
+
+    profiles = {name: centre for name, centre in centres.items() if isinstance(centre, Centre)}
+    if len(profiles) < 2:
+        return {}
+    situation = Situation(profiles)
+    return {
+        part.name: stage_choices(
+            campaign, campaign.stage(part.name), 3600 * part.core_hours / part.batches, situation
+        )
+        for part in stages
+        if not part.is_gate and part.batches
+    }
 
 
 def _expand(histogram: Mapping[int, int]) -> np.ndarray:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matcompute.structures import IngestReport
     from matcompute.yamlfile import Problem
 
-__all__ = ["plan_table", "structure_lines", "warning_lines"]
+__all__ = ["placement_lines", "plan_table", "structure_lines", "warning_lines"]
 
 
 def _hours(hours: float) -> str:
@@ -54,6 +54,18 @@ def warning_lines(warnings: list[Problem], path: Any) -> Iterator[str]:
     """Yield a line for each warning."""
     for warning in warnings:
         yield f"warning: {path}:{warning.line}: {warning.key}: {warning.message}"
+
+
+def placement_lines(plan: Plan) -> list[str]:
+    """Return a line a stage: where its first batch would go, where else it fits, and why not to the others."""
+    lines = []
+    for stage, choices in plan.placements.items():
+        first = next((choice.centre for choice in choices if choice.verdict == "chosen"), None)
+        others = [choice.centre for choice in choices if choice.verdict == "fits"]
+        no = [f"not {choice.centre}: {choice.why}" for choice in choices if choice.verdict == "no"]
+        text = f"{stage} → {first or 'no centre'}" + (f" or {', '.join(others)}" if others else "")
+        lines.append(text + (f" ({'; '.join(no)})" if no else ""))
+    return lines
 
 
 def plan_table(plan: Plan) -> Table:
