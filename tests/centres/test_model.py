@@ -135,6 +135,12 @@ NODE = "codes: [{name: matcompute-node, executable: /x}]\n"
             "no partition 'q'; known: p",
         ),
         (START + PARTITION + "scheduler: {type: sge}\n", 3, "partitions[0]", "needs parallel_environment"),
+        (
+            START + PARTITION + "storage: {work_dir: '~/jobs'}\n",
+            4,
+            "storage.work_dir",
+            "is not an absolute path",
+        ),
         (START + PARTITION + "pilot: {partition: q}\n", 4, "pilot.partition", "no partition 'q'"),
         (
             START

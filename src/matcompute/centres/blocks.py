@@ -70,7 +70,7 @@ class AuthBlock(Block):
         None, description="Private key, without pass phrase or with it in the agent."
     )
     script: str | None = Field(
-        None, description="Executable on this machine, run before a connection is opened; absolute path."
+        None, description="Executable on this machine, run when there is no open connection."
     )
     known_hosts: str | None = Field(
         None, description="File of the login hosts' keys; by default your own ~/.ssh/known_hosts."
@@ -92,9 +92,11 @@ class LoginBlock(Block):
         "local", description="local: this machine. ssh: OpenSSH. firecrest: the centre's HTTP interface."
     )
     hosts: tuple[str, ...] = Field(
-        ("localhost",), min_length=1, description="Login hosts; the first that answers is used."
+        ("localhost",),
+        min_length=1,
+        description="Login hosts: queries use the first that answers, jobs the first.",
     )
-    port: int = Field(22, ge=1, le=65535)
+    port: int = Field(22, ge=1, le=65535, description="Of sshd.")
     user: str | None = Field(None, description="User name there; by default what your ssh would use.")
     proxy_jump: str | None = Field(
         None, description="Hosts to pass through, as in ssh -J: [user@]host[:port][,…]."
@@ -105,7 +107,7 @@ class LoginBlock(Block):
         1,
         ge=1,
         le=16,
-        description="Connections to a login host at once; everything is multiplexed over them.",
+        description="Connections to a login host; AiiDA has up to six sessions over each.",
     )
     connect_timeout_s: float = Field(
         20.0, gt=0, description="Give up connecting after so long, in s.", examples=[20]

@@ -220,6 +220,8 @@ class Centre(Block):
                     f"'{NODE_PROGRAM}' must be among the codes: the executable as it is called there",
                 )
             )
+        if not self.storage.work_dir.startswith(("/", "{")):
+            found.append((("storage", "work_dir"), f"'{self.storage.work_dir}' is not an absolute path"))
         if self.scheduler.type == "sge":
             for index, part in enumerate(self.partitions):
                 if part.parallel_environment is None:
