@@ -5,10 +5,15 @@ import shutil
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
+from ase.build import bulk
 
 from matcompute.cli import cli
 from matcompute.cli._lazy import run
+from matcompute.dataset import Dataset, DatasetWriter
+from matcompute.dataset.descriptors import write_dense
+from matcompute_kernels import Batch
 
 
 def call(
@@ -37,6 +42,39 @@ def test_info(matcompute, dataset_path: Path) -> None:  # type: ignore[no-untype
     assert summary["properties"]["energy"]["statuses"] == {"ok": 39, "not_converged": 6, "crashed": 5}
     assert summary["selections"]["hull"]["passed"] == 25
     assert set(summary["elements"]) == {"Al", "Ti", "Ni", "Cu", "O"}
+
+
+@pytest.mark.parametrize("failures", [True, False])
+def test_info_fits_80_columns(
+    failures: bool,
+    dataset_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No name or number is cut or folded; statuses are told only where not all are ok."""
+    path = dataset_path
+    if not failures:
+        path = tmp_path / "good.h5"
+        with DatasetWriter(path) as writer:
+            batch = Batch.from_atoms([bulk("Al"), bulk("Cu")])
+            results = {"energy": [-1.0, -2.0], "initial_volume_per_atom": [16.6075, 11.7615]}
+            writer.append(batch, results={key: np.array(value) for key, value in results.items()})
+            write_dense(writer, "averaged", np.ones((2, 12)))
+    monkeypatch.setattr("sys.argv", ["matcompute", "dataset", "info", str(path)])
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(cli) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "mean" not in " ".join(lines)
+    assert any("crashed 5" in line for line in lines) == failures
+    with Dataset(path) as dataset:
+        for name in dataset.properties:
+            assert sum(line.startswith(f"{name} ") for line in lines) == 1
+    if not failures:
+        assert not any("not ok" in line for line in lines if line.startswith("property"))
+        row = next(line for line in lines if line.startswith("averaged"))
+        assert row.split() == ["averaged", "12", "entry"]
 
 
 def test_validate(matcompute, dataset_path: Path) -> None:  # type: ignore[no-untyped-def]
