@@ -70,9 +70,10 @@ def local_node_program() -> CodeBlock:
 
 
 def _existing(computer: Computer) -> list[InstalledCode]:
-    from aiida.orm import InstalledCode, QueryBuilder
+    from aiida.orm import AbstractCode, QueryBuilder
 
-    query = QueryBuilder().append(InstalledCode, filters={"dbcomputer_id": computer.pk})
+    # Not InstalledCode: a query for it leaves out containerized ones, whose type does not begin with its type.
+    query = QueryBuilder().append(AbstractCode, filters={"dbcomputer_id": computer.pk})
     codes: list[InstalledCode] = query.all(flat=True)
     return codes
 
