@@ -81,7 +81,7 @@ def load_options(path: Path) -> Options:
     except ValidationError as error:
         lines = [_describe(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
         raise WorkspaceError(
-            f"{path}: " + "; ".join(lines), hint="docs/how-to/notifications.md shows the tables"
+            f"{path}: " + "; ".join(lines), hint="docs/how-to/several-centres.md shows the tables"
         ) from error
 
 
