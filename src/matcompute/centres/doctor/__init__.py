@@ -71,7 +71,7 @@ def examine(
 
         if profile_path(workspace, centre.id).is_file():
             path, values = profile_path(workspace, centre.id), load_values(workspace, centre.id)
-    patient = Patient(centre, workspace, path, values, smoke_timeout_s=smoke_timeout_s)
+    patient = Patient(centre, _root(workspace), path, values, smoke_timeout_s=smoke_timeout_s)
     return _examine(patient, _schema(patient), fix, only, on_step)
 
 
@@ -101,8 +101,14 @@ def examine_file(
             if on_step is not None and _asked(item.name, only):
                 on_step(item)
         return DoctorReport(Path(path).stem, tuple(item for item in steps if _asked(item.name, only)))
-    patient = Patient(centre, workspace, Path(path), dict(values or {}), smoke_timeout_s=smoke_timeout_s)
+    patient = Patient(
+        centre, _root(workspace), Path(path), dict(values or {}), smoke_timeout_s=smoke_timeout_s
+    )
     return _examine(patient, _schema(patient), fix, only, on_step)
+
+
+def _root(workspace: Workspace | None) -> Path | None:
+    return None if workspace is None else workspace.root
 
 
 def _schema(patient: Patient) -> Step:

@@ -14,7 +14,6 @@ from matcompute.yamlfile import KeyPath, format_key
 
 if TYPE_CHECKING:
     from matcompute.centres.schedulers.live import LiveLimits
-    from matcompute.workspace import Workspace
 
 __all__ = ["Patient"]
 
@@ -27,8 +26,8 @@ class Patient:
     ----------
     centre
         The profile; replaced when a fix changes it.
-    workspace
-        Where it is registered, if it is.
+    root
+        Folder of the workspace; None outside of one.
     path, values
         The profile's file and the values of its variables; None for a centre without a file.
     remote
@@ -46,7 +45,7 @@ class Patient:
     """
 
     centre: Centre
-    workspace: Workspace | None = None
+    root: Path | None = None
     path: Path | None = None
     values: Mapping[str, str] = field(default_factory=dict)
     remote: Remote | None = None
@@ -66,8 +65,8 @@ class Patient:
     def work_dir(self) -> str:
         """Folder of the jobs, every placeholder filled in."""
         text = self.centre.storage.work_dir
-        if self.workspace is not None:
-            text = text.replace("{workspace}", str(self.workspace.root))
+        if self.root is not None:
+            text = text.replace("{workspace}", str(self.root))
         return text.replace("{username}", self.user).rstrip("/")
 
     def lower(self, path: KeyPath, value: Any, why: str) -> str:

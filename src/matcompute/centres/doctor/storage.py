@@ -40,7 +40,7 @@ rm -f "$t"
 def examine_storage(patient: Patient) -> Step:
     """Look at the jobs' folder, and write a file in it."""
     folder = patient.work_dir
-    if patient.workspace is None and "{workspace}" in folder:
+    if patient.root is None and "{workspace}" in folder:
         return Step("storage", "skip", f"{folder} is only known in a workspace")
     found = _look(patient, folder)
     details: dict[str, Any] = {"work_dir": folder, **found}
