@@ -10,13 +10,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matcompute.centres.answers import LoginError, Result, login_hint
 from matcompute.centres.errors import CentreError
 from matcompute.centres.ssh import (
-    LoginKind,
     alias,
     classify,
     config_text,
@@ -24,7 +23,6 @@ from matcompute.centres.ssh import (
     control_path,
     host_block,
 )
-from matcompute.errors import MatcomputeError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,52 +34,6 @@ __all__ = ["LoginError", "Remote", "Result"]
 #: Printed before a command's own output: what stands before it comes from the shell's start files.
 _MARK = "@matcompute@"
 _SSH_FAILED = 255
-
-
-class LoginError(MatcomputeError):
-    """A login host cannot be reached or does not let us in.
-
-    Attributes
-    ----------
-    kind
-        ``auth``, ``host-key``, ``key-file``, ``unreachable``, ``timeout``, ``closed``, ``script`` or ``other``.
-    """
-
-    def __init__(self, message: str, hint: str | None = None, *, kind: LoginKind = "other") -> None:
-        super().__init__(message, hint)
-        self.kind: LoginKind = kind
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended.
-
-    Attributes
-    ----------
-    code
-        Exit status.
-    stdout, stderr
-        What it printed.
-    chatter, noise
-        What the shell's start files printed before the command began, and to standard error.
-    """
-
-    code: int
-    stdout: str
-    stderr: str
-    chatter: str = ""
-    noise: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the exit status is 0."""
-        return self.code == 0
-
-    @property
-    def message(self) -> str:
-        """The last line that says something, for people."""
-        lines = [line.strip() for line in (self.stderr or self.stdout).splitlines() if line.strip()]
-        return lines[-1] if lines else f"exit status {self.code}"
 
 
 class Remote:
@@ -382,28 +334,7 @@ class Remote:
         where = f"{login.user + '@' if login.user else ''}{host}:{login.port}"
         said = result.stderr.strip().splitlines()
         text = said[-1].strip() if said else f"ssh ended with {result.code}"
-        return LoginError(f"{where}: {text}", _hint(kind, self.centre, host), kind=kind)
-
-
-def _hint(kind: LoginKind, centre: Centre, host: str) -> str | None:
-    login = centre.login
-    port = f" -p {login.port}" if login.port != 22 else ""
-    user = f"{login.user}@" if login.user else ""
-    key = f" -i {login.auth.key_file}" if login.auth.key_file else ""
-    return {
-        "auth": (
-            f"the key in login.auth.key_file ({login.auth.key_file}) is not accepted: is it the right one, and is its "
-            f"public half in ~/.ssh/authorized_keys of {user}{host}?"
-            if login.auth.key_file
-            else f"no key of your agent is accepted for {user}{host}: ssh-add the key, or name it in login.auth"
-        ),
-        "host-key": f"look at the host's key and accept it once: ssh{key}{port} {user}{host}",
-        "key-file": f"the private key must be readable by you alone: chmod 600 {login.auth.key_file}",
-        "unreachable": f"is {host}, port {login.port}, right in login.hosts and login.port, and is it up?",
-        "timeout": f"{host} does not answer: is it up, and reachable from here (a VPN, login.proxy_jump)?",
-        "closed": "the host closed the connection: it may be down, or refuse you for connecting too often "
-        "(raise login.safe_interval_s)",
-    }.get(kind)
+        return LoginError(f"{where}: {text}", login_hint(kind, self.centre, host), kind=kind)
 
 
 _TIMED_OUT = -1000
