@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -78,6 +79,10 @@ def test_campaign_over_three_centres_while_they_fail(
         assert set(dataset.ids) == set(counts)
         assert (dataset.status("energy") == Status.OK).all()
     assert set(desk.centres_used("many")) == {"slurm-a", "slurm-b", "sge"}
+    log = (desk.root / "logs/dispatcher.log").read_text()
+    assert len(re.findall(r"dispatcher \d+ starts", log)) >= 2
+    assert "centre 'sge' is down" in log
+    assert "centre 'sge' is back" in log
 
 
 @pytest.mark.slow
