@@ -17,8 +17,8 @@ from matcompute.campaign.model import Campaign, CampaignFileError
 from matcompute.campaign.schema import campaign_schema, schema_text
 from matcompute.campaign.starter import write_starter
 from matcompute.campaign.vocabulary import check_orcid
-from matcompute.yamlfile import load_yaml, parse_yaml
 from matcompute.errors import InputError
+from matcompute.yamlfile import load_yaml, parse_yaml
 
 ROOT = Path(__file__).parents[2]
 
