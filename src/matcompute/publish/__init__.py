@@ -1,0 +1,1 @@
+"""Publication: signed, immutable versions of datasets in an OCFL store."""
