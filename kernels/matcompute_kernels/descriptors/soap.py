@@ -14,6 +14,7 @@ from matcompute_kernels.descriptors.soap_model import CONVENTIONS, Model, checke
 from matcompute_kernels.descriptors.soap_radial import reach
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList, check_neighbors, site_chunks
+from matcompute_kernels.pages import lazy_zeros
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -94,8 +95,9 @@ def soap(
     Returns
     -------
     ndarray or BlockSparse
-        [sites, features], or [structures, features] for an average. Pages of a dense array that stay zero are never
-        touched. Beside the result, 10 MB a thread are used, and up to 100 MB where one structure has 10⁵ atoms.
+        [sites, features], or [structures, features] for an average. Pages of a large array that stay zero (many
+        species) take no memory. Beside the result, 10 MB a thread are used, up to 100 MB where one structure has 10⁵
+        atoms.
 
     Raises
     ------
@@ -132,18 +134,29 @@ def soap(
         values, block = np.zeros(total), np.zeros(int(row_ptr[-1]), np.int32)
         base, block_base = value_start, row_ptr[:-1]
     else:
-        out = np.zeros((rows, layout.n_features), dtype if average == "off" else np.float64)
+        out = lazy_zeros((rows, layout.n_features), dtype, model.fill)
         values, block = out.reshape(-1), np.zeros(0, np.int32)
         base, block_base = np.arange(rows) * layout.n_features, np.zeros(rows, np.int64)
+    # Sums are in float64: rows of another type are cast from those of one task at a time.
+    cast = average != "off" and not sparse and dtype != np.float64
 
     def work(chunks: list[tuple[int, int]]) -> None:
         space = model.workspace(average)
+        sums, start = values, base
+        if cast:
+            low = int(np.searchsorted(batch.ptr, chunks[0][0], "right")) - 1
+            high = int(np.searchsorted(batch.ptr, chunks[-1][1]))
+            sums = np.zeros((high - low) * layout.n_features)
+            start = base - low * layout.n_features
         for first, last in chunks:
             pairs = model.pairs(neighbors, first, last)
             if average == "off":
                 model.site_rows(pairs, space, values, base[first:last], block_base[first:last], block)
             else:
-                model.structure_rows(pairs, space, average, values, base, block_base, block)
+                model.structure_rows(pairs, space, average, sums, start, block_base, block)
+        if cast:
+            part = sums.reshape(high - low, layout.n_features)
+            np.copyto(out[low:high], part, casting="same_kind", where=part != 0)
 
     run_tasks(work, tasks, threads)
     values = values.astype(dtype, copy=False)

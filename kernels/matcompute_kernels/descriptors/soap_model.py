@@ -238,6 +238,12 @@ class Model:
         start = np.concatenate([[0], np.cumsum(n_values)])
         return np.concatenate([[0], np.cumsum(n_blocks)]), start[:-1], int(start[-1])
 
+    def fill(self) -> float:
+        """Return the part of dense rows that is not zero by its species alone (structures weigh the same)."""
+        if not len(self.batch):
+            return 1.0
+        return self.structure_blocks()[2] / (len(self.batch) * self.layout.n_features)
+
     def sparse_sites(
         self, tasks: list[Any], neighbors: NeighborList | None, dtype: np.dtype, threads: int
     ) -> BlockSparse:
