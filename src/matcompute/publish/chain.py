@@ -29,7 +29,7 @@ def verify_chain(manifests: Sequence[Manifest], *, known: str | None = None) -> 
     if not manifests:
         raise ManifestError("a dataset needs at least one version")
     before: Manifest | None = None
-    digests = []
+    digests: list[str] = []
     for position, manifest in enumerate(manifests, start=1):
         name = f"{manifest.dataset_id} version {manifest.version}"
         if manifest.dataset_id != manifests[0].dataset_id:

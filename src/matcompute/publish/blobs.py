@@ -1,0 +1,67 @@
+"""Copy, hash and rename so that a crash or a power cut leaves nothing half-written under its final name."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from matcompute.publish.canonical import sha256_file
+
+__all__ = ["copy", "digest_of", "rename_folder", "write_whole"]
+
+_BLOCK = 1 << 20
+
+
+def digest_of(file: Any) -> str:
+    """Return the SHA-256 of what is left in an open file."""
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def copy(fs: Any, source: Path, target: str | None) -> str:
+    """Copy a local file into an fsspec file system; only read it if there is no target.
+
+    Returns
+    -------
+    str
+        SHA-256 of what was read, hexadecimal.
+    """
+    if target is None:
+        return sha256_file(source)
+    fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+    digest = hashlib.sha256()
+    with source.open("rb") as file, fs.open(target, "wb") as out:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            out.write(block)
+        # Only files of a local disk have a number to sync.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            out.flush()
+            os.fsync(out.fileno())
+    return digest.hexdigest()
+
+
+def write_whole(target: Path, raw: bytes, temporary: Path) -> None:
+    """Write a local file by way of a temporary one on the same disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(target)
+
+
+def rename_folder(source: Path, target: Path) -> None:
+    """Rename a folder and make the rename last through a power cut."""
+    source.rename(target)
+    for folder in {source.parent, target.parent}:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,393 @@
+"""The store of releases: OCFL 1.1 on a local disk or on any file system of fsspec (S3 …).
+
+A version is there as soon as its own inventory and the digest beside it are: that is the point of no return. On a
+local disk the version's folder is put in place by one rename. The root inventory, a copy, follows; if a crash comes
+between, readers use the newest whole version, and the next write mends the copy. What a crash left unfinished is
+removed by the next write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+from matcompute.publish.blobs import copy, digest_of, rename_folder, write_whole
+from matcompute.publish.canonical import sha256, sha256_file
+from matcompute.publish.errors import StoreError
+from matcompute.publish.keys import utc_now
+from matcompute.publish.manifest import safe_path
+from matcompute.publish.ocfl import (
+    ALGORITHM,
+    LAYOUT,
+    OBJECT,
+    ROOT,
+    Inventory,
+    Version,
+    object_path,
+    version_number,
+)
+
+__all__ = ["Damage", "Store"]
+
+_INVENTORY, _SIDECAR = "inventory.json", f"inventory.json.{ALGORITHM}"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file of the store that is not what it should be."""
+
+    object_id: str
+    path: str
+    reason: str
+
+
+class Store:
+    """An OCFL storage root.
+
+    Parameters
+    ----------
+    root
+        Folder, or URL that fsspec knows (``s3://bucket/prefix``). Made when the first version is written.
+    options
+        Options of the fsspec file system.
+
+    Notes
+    -----
+    One writer at a time: on a local disk a lock file beside the root sees to it; elsewhere it is up to the node.
+    """
+
+    def __init__(self, root: str | Path, **options: Any) -> None:
+        from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
+
+        self.fs, found = url_to_fs(str(root), **options)
+        self.root = str(found).rstrip("/")
+        self.local = Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def objects(self) -> Iterator[str]:
+        """Yield the ids of all objects, in the order of their folders."""
+        for path in sorted(self.fs.glob(f"{self.root}/*/*/*/*/{OBJECT[0]}")):
+            folder = str(path).rsplit("/", 1)[0]
+            inventory = self._newest(folder)
+            if inventory is not None:
+                yield inventory.object_id
+
+    def has(self, object_id: str) -> bool:
+        """Whether the store has this object."""
+        return self._newest(self._folder(object_id)) is not None
+
+    def inventory(self, object_id: str) -> Inventory:
+        """Return the inventory of an object.
+
+        Raises
+        ------
+        StoreError
+            If the store does not have it, or it is damaged.
+        """
+        folder = self._folder(object_id)
+        inventory = self._newest(folder)
+        if inventory is None:
+            raise StoreError(f"{self.root} has no object '{object_id}'")
+        if inventory.object_id != object_id:
+            raise StoreError(f"{folder} holds '{inventory.object_id}' instead of '{object_id}'")
+        return inventory
+
+    def versions(self, object_id: str) -> dict[int, Version]:
+        """Return the versions of an object by number."""
+        return dict(enumerate(self.inventory(object_id).versions, start=1))
+
+    def path(self, object_id: str, version: int, path: str) -> str:
+        """Return where the content of a logical path lies, as the file system names it.
+
+        Raises
+        ------
+        StoreError
+            If there is no such version or path.
+        """
+        inventory = self.inventory(object_id)
+        digest = inventory.version(version).state.get(path)
+        if digest is None:
+            raise StoreError(f"{object_id} version {version} has no file '{path}'")
+        return f"{self._folder(object_id)}/{safe_path(inventory.content[digest])}"
+
+    def open(self, object_id: str, version: int, path: str) -> IO[bytes]:
+        """Open a file of a version for reading; close it after use."""
+        file: IO[bytes] = self.fs.open(self.path(object_id, version, path), "rb")
+        return file
+
+    def read(self, object_id: str, version: int, path: str) -> bytes:
+        """Return the content of a small file, checked against its digest.
+
+        Raises
+        ------
+        StoreError
+            If the content is damaged.
+        """
+        with self.open(object_id, version, path) as file:
+            raw = file.read()
+        if sha256(raw) != self.inventory(object_id).version(version).state[path]:
+            raise StoreError(f"{object_id} version {version}: {path} is damaged (its digest is another one)")
+        return raw
+
+    def fixity(
+        self, object_id: str | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> list[Damage]:
+        """Read all content and compare digests.
+
+        Parameters
+        ----------
+        object_id
+            Only this object.
+        progress
+            Called with (files done, files in all).
+
+        Returns
+        -------
+        list of Damage
+            Empty if all is well.
+        """
+        found: list[Damage] = []
+        work: list[tuple[str, str, str]] = []
+        if object_id is not None:
+            folders = [self._folder(object_id)]
+        else:
+            names = self.fs.glob(f"{self.root}/*/*/*/*/{OBJECT[0]}")
+            folders = [str(name).rsplit("/", 1)[0] for name in sorted(names)]
+        for folder in folders:
+            inventory = self._newest(folder)
+            if inventory is None:
+                found.append(Damage(object_id or "?", folder, "no version of it is whole"))
+                continue
+            if self._read_inventory(folder) != inventory:
+                found.append(
+                    Damage(
+                        inventory.object_id,
+                        _INVENTORY,
+                        "the root inventory is not that of the newest version",
+                    )
+                )
+            for number in range(1, inventory.head):
+                if self._read_inventory(f"{folder}/v{number}") is None:
+                    path = f"v{number}/{_INVENTORY}"
+                    found.append(Damage(inventory.object_id, path, "is missing or damaged"))
+            work += [(inventory.object_id, f"{folder}/{p}", d) for d, p in inventory.content.items()]
+        for done, (name, path, digest) in enumerate(work, start=1):
+            relative = path.removeprefix(f"{self._folder(name)}/")
+            try:
+                with self.fs.open(path, "rb") as file:
+                    actual = digest_of(file)
+                if actual != digest:
+                    found.append(Damage(name, relative, f"its SHA-256 is {actual}, not {digest}"))
+            except OSError as error:
+                found.append(Damage(name, relative, f"cannot be read ({error})"))
+            if progress is not None:
+                progress(done, len(work))
+        return found
+
+    # -- writing ----------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        object_id: str,
+        files: Mapping[str, Path],
+        *,
+        version: int,
+        digests: Mapping[str, str] | None = None,
+        message: str = "",
+        user: str = "",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Add a version: all of it or nothing. Content that an older version holds is not written again.
+
+        Parameters
+        ----------
+        object_id
+            Id of the object; made when it is new.
+        files
+            Logical path → file on this machine: the whole state of the version.
+        version
+            Number that the version must get: one more than the newest.
+        digests
+            Logical path → SHA-256 that the file must have.
+        message, user
+            Kept in the inventory.
+        progress
+            Called with (bytes done, bytes in all).
+
+        Returns
+        -------
+        int
+            Bytes of new content.
+
+        Raises
+        ------
+        StoreError
+            If the version is not the next one, a path leaves the version, or a file is not what its digest says.
+        """
+        if not files:
+            raise StoreError(f"{object_id} version {version} has no file")
+        try:
+            for path in files:
+                safe_path(path)
+        except ValueError as error:
+            raise StoreError(f"{object_id} version {version}: {error}") from error
+        with self._lock():
+            self._prepare_root()
+            folder = self._folder(object_id)
+            known = self._newest(folder)
+            base = known or Inventory(object_id)
+            if base.object_id != object_id or version != base.head + 1:
+                raise StoreError(
+                    f"{object_id} is at version {base.head}; version {version} cannot be the next",
+                    hint="build the release again on the version that is there",
+                )
+            self._mend(folder, known)
+            return self._write(folder, base, dict(files), dict(digests or {}), message, user, progress)
+
+    def _write(
+        self,
+        folder: str,
+        base: Inventory,
+        files: dict[str, Path],
+        expected: dict[str, str],
+        message: str,
+        user: str,
+        progress: Callable[[int, int], None] | None,
+    ) -> int:
+        number = base.head + 1
+        # A local version is put together beside the store and renamed into it; a remote one is written in place.
+        staging = f"{self._beside('staging')}/{uuid4()}" if self.local else folder
+        done, total, new = 0, sum(p.stat().st_size for p in files.values()), 0
+        state: dict[str, str] = {}
+        content = set(base.content)
+        try:
+            for path, source in sorted(files.items()):
+                digest = expected.get(path) or sha256_file(source)
+                state[path] = digest
+                target = None if digest in content else f"{staging}/v{number}/content/{path}"
+                if copy(self.fs, source, target) != digest:
+                    raise StoreError(
+                        f"{source} is not the file that the manifest lists (its digest is another one)"
+                    )
+                content.add(digest)
+                size = source.stat().st_size
+                done, new = done + size, new + (size if target else 0)
+                if progress is not None:
+                    progress(done, total)
+            inventory = base.with_version(Version(utc_now(), state, message, user))
+            raw = inventory.to_bytes()
+            if number == 1:
+                self._put(f"{staging}/{OBJECT[0]}", OBJECT[1])
+            self._put_inventory(f"{staging}/v{number}", raw)
+            if self.local:
+                if number == 1:
+                    self._put_inventory(staging, raw)
+                    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+                    rename_folder(Path(staging), Path(folder))
+                else:
+                    rename_folder(Path(staging) / f"v{number}", Path(folder) / f"v{number}")
+        except BaseException:
+            if self.local:
+                shutil.rmtree(staging, ignore_errors=True)
+            raise
+        if self.local and number > 1:
+            shutil.rmtree(staging, ignore_errors=True)
+        if not self.local or number > 1:
+            self._put_inventory(folder, raw)
+        return new
+
+    def _mend(self, folder: str, newest: Inventory | None) -> None:
+        """Remove what a crash left unfinished, and bring the root inventory up to date."""
+        if self.local:
+            shutil.rmtree(self._beside("staging"), ignore_errors=True)
+        if not self.fs.exists(folder):
+            return
+        head = newest.head if newest else 0
+        for path in self.fs.ls(folder, detail=False):
+            number = version_number(str(path).rstrip("/").rsplit("/", 1)[1])
+            if number is not None and number > head:
+                self.fs.rm(str(path), recursive=True)
+        if newest is not None and self._read_inventory(folder) != newest:
+            self._put_inventory(folder, newest.to_bytes())
+
+    def _prepare_root(self) -> None:
+        if self.fs.exists(f"{self.root}/{ROOT[0]}"):
+            return
+        if self.fs.exists(self.root) and self.fs.ls(self.root, detail=False):
+            extra = [str(p).rsplit("/", 1)[1] for p in self.fs.ls(self.root, detail=False)]
+            if not set(extra) <= {"ocfl_layout.json", "extensions"}:
+                raise StoreError(f"{self.root} is neither empty nor an OCFL 1.1 store")
+        name = LAYOUT["extensionName"]
+        layout = {"extension": name, "description": "hashed n-tuples of the object id"}
+        self._put(f"{self.root}/extensions/{name}/config.json", json.dumps(LAYOUT, indent=1).encode())
+        self._put(f"{self.root}/ocfl_layout.json", json.dumps(layout, indent=1).encode())
+        self._put(f"{self.root}/{ROOT[0]}", ROOT[1])
+
+    # -- files ------------------------------------------------------------------------------------------------
+
+    def _folder(self, object_id: str) -> str:
+        return f"{self.root}/{object_path(object_id)}"
+
+    def _beside(self, name: str) -> str:
+        path = Path(self.root)
+        return str(path.with_name(f".{path.name}.{name}"))
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        if self.local is None:
+            yield
+            return
+        import fcntl
+
+        self.local.parent.mkdir(parents=True, exist_ok=True)
+        with Path(self._beside("lock")).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(
+                    f"{self.root}: another process is writing", hint="wait until it is done"
+                ) from error
+            yield
+
+    def _newest(self, folder: str) -> Inventory | None:
+        """Return the inventory of the newest whole version; None if there is none."""
+        try:
+            names = [str(p).rstrip("/").rsplit("/", 1)[1] for p in self.fs.ls(folder, detail=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        for number in sorted(filter(None, map(version_number, names)), reverse=True):
+            inventory = self._read_inventory(f"{folder}/v{number}")
+            if inventory is not None and inventory.head == number:
+                return inventory
+        return None
+
+    def _read_inventory(self, folder: str) -> Inventory | None:
+        """Return an inventory; None if it is missing or not what its sidecar says."""
+        try:
+            raw = self.fs.cat_file(f"{folder}/{_INVENTORY}")
+            sidecar = self.fs.cat_file(f"{folder}/{_SIDECAR}")
+        except FileNotFoundError:
+            return None
+        if sidecar.split()[:1] != [sha256(raw).encode()]:
+            return None
+        return Inventory.from_bytes(raw, f"{folder}/{_INVENTORY}")
+
+    def _put_inventory(self, folder: str, raw: bytes) -> None:
+        self._put(f"{folder}/{_INVENTORY}", raw)
+        # The sidecar last: with it the version is whole.
+        self._put(f"{folder}/{_SIDECAR}", f"{sha256(raw)} {_INVENTORY}\n".encode())
+
+    def _put(self, path: str, raw: bytes) -> None:
+        if self.local is None:
+            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self.fs.pipe_file(path, raw)
+            return
+        write_whole(Path(path), raw, Path(self._beside("partial")))
