@@ -296,10 +296,10 @@ class Store:
                     rename_folder(Path(staging) / f"v{number}", Path(folder) / f"v{number}")
         except BaseException:
             if self.local:
-                shutil.rmtree(staging, ignore_errors=True)
+                shutil.rmtree(self._beside("staging"), ignore_errors=True)
             raise
-        if self.local and number > 1:
-            shutil.rmtree(staging, ignore_errors=True)
+        if self.local:
+            shutil.rmtree(self._beside("staging"), ignore_errors=True)
         if not self.local or number > 1:
             self._put_inventory(folder, raw)
         return new
