@@ -11,8 +11,9 @@ __all__ = ["MACHINE", "QUESTION", "parse_limits"]
 #: Name under which the machine stands: whatever the profile calls its only partition.
 MACHINE = "*"
 
+# nproc counts the threads that OpenMP is allowed, where that is set.
 QUESTION = f"""\
-echo '{LIVE_MARK}cores'; nproc 2>/dev/null || getconf _NPROCESSORS_ONLN
+echo '{LIVE_MARK}cores'; env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN
 echo '{LIVE_MARK}pages'; getconf PAGE_SIZE; getconf _PHYS_PAGES
 echo '{LIVE_MARK}gpus'; nvidia-smi -L 2>/dev/null
 true"""
