@@ -159,5 +159,10 @@ class ReleaseFacts(_Fact):
         data["year"] = self.created[:4]
         data["date"] = self.created[:10]
         data["urn"] = f"urn:uuid:{self.dataset_id}"
+        data["subjects"] = list(dict.fromkeys([self.domain, *self.keywords]))
         data["bytes"] = sum(f.size for f in self.files)
+        data["media_types"] = sorted({f.media_type for f in self.files})
+        doi = self.identifiers.doi
+        data["doi_url"] = f"https://doi.org/{doi}" if doi else None
+        data["url"] = data["doi_url"] or self.node.url or data["urn"]
         return data

@@ -63,6 +63,9 @@ class _Property:
         info = self.info
         return {
             "name": info.name,
+            # OPTIMADE and others allow no hyphen, which the name of a stage may hold.
+            "identifier": info.name.replace("-", "_"),
+            "size": int(np.prod(info.shape)) if info.shape else 1,
             "long_name": info.long_name,
             "definition": info.definition,
             "units": info.units,
