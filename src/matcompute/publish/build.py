@@ -1,0 +1,195 @@
+"""Make the folder of a release out of dataset files: `build`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matcompute.dataset import Dataset
+from matcompute.publish.blobs import copy
+from matcompute.publish.canonical import sha256_file
+from matcompute.publish.errors import PublishError
+from matcompute.publish.facts import Contributor, FileFact, NodeFact, ReleaseFacts, SoftwareFact
+from matcompute.publish.gates import structures_digest
+from matcompute.publish.keys import utc_now
+from matcompute.publish.manifest import MANIFEST, Counts, File, Manifest, Previous
+from matcompute.publish.mappings import render
+from matcompute.publish.parquet import write_summary_table
+from matcompute.publish.summary import summarize_release
+from matcompute.publish.terms import Terms
+
+__all__ = ["DOCUMENTS", "build", "shards_of"]
+
+#: Mapping table → file of the release.
+DOCUMENTS = {
+    "croissant": "croissant.json",
+    "cstm": "cstm.json",
+    "datacite": "datacite.json",
+    "ro-crate": "ro-crate-metadata.json",
+}
+_TABLE = "summary.parquet"
+
+
+def build(
+    shards: Sequence[Path],
+    terms: Terms,
+    out: Path,
+    *,
+    previous: Manifest | None = None,
+    tables_dir: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Manifest:
+    """Make the folder of a release: data, table, documents and the manifest; nothing is signed yet.
+
+    Memory is bounded by a block of rows and 32 bytes for each entry. The folder appears when it is complete.
+
+    Parameters
+    ----------
+    shards
+        Files of the dataset, in their order.
+    terms
+        Terms of the release; all must be there (`matcompute.publish.gates` says what is missing).
+    out
+        Folder to make.
+    previous
+        Manifest of the version before; None for the first.
+    tables_dir
+        A node's own mapping tables.
+    progress
+        Called with (what is done, bytes or entries done, in all).
+
+    Raises
+    ------
+    PublishError
+        If the folder exists, or two files have one name.
+    ManifestError
+        If a term is missing or the version before is one of another dataset.
+    """
+    if out.exists():
+        raise PublishError(f"{out} exists", hint="name another folder, or remove this one")
+    names = [path.name for path in shards]
+    if len(set(names)) != len(names):
+        raise PublishError("two of the files have the same name", hint="give each shard a name of its own")
+    if previous is not None and previous.dataset_id != terms.dataset_id:
+        raise PublishError(
+            f"version {previous.version} is one of {previous.dataset_id}, not {terms.dataset_id}"
+        )
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        manifest = _fill(list(shards), terms, partial, previous, tables_dir, progress or (lambda *_: None))
+        (partial / MANIFEST).write_bytes(manifest.to_bytes())
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return manifest
+
+
+def shards_of(folder: Path, manifest: Manifest) -> list[Path]:
+    """Return the dataset files of the folder of a release."""
+    return [folder / file.path for file in manifest.files if file.role == "data"]
+
+
+def _fill(
+    shards: list[Path],
+    terms: Terms,
+    folder: Path,
+    previous: Manifest | None,
+    tables_dir: Path | None,
+    progress: Callable[[str, int, int], None],
+) -> Manifest:
+    from fsspec.implementations.local import LocalFileSystem
+
+    files: list[File] = []
+    total, done = sum(path.stat().st_size for path in shards), 0
+    for path in shards:
+        target = folder / "data" / path.name
+        digest = copy(LocalFileSystem(), path, str(target))
+        done += path.stat().st_size
+        progress("copying", done, total)
+        files.append(_file(folder, target, "application/x-hdf5", "data", digest))
+    # From here on only the copies are read: what is described is what is released.
+    copies = [folder / "data" / path.name for path in shards]
+    summary = summarize_release(copies, on_progress=lambda n, all_: progress("summarizing", n, all_))
+    table = folder / _TABLE
+    write_summary_table(
+        copies,
+        table,
+        dataset_id=terms.dataset_id,
+        on_progress=lambda n, all_: progress("tabulating", n, all_),
+    )
+    files.append(_file(folder, table, "application/vnd.apache.parquet", "summary"))
+    version, created = (1 if previous is None else previous.version + 1), utc_now()
+    software, contributors = _origin(copies)
+    facts = ReleaseFacts(
+        dataset_id=terms.dataset_id,
+        version=version,
+        title=terms.title,
+        description=terms.description,
+        created=created,
+        node=NodeFact(name=terms.node),
+        domain=terms.domain,
+        node_class=terms.node_class,
+        grade=terms.grade,
+        tier=terms.tier,
+        licence=terms.licence,
+        contributors=tuple(contributors),
+        software=tuple(SoftwareFact(name=n, version=v) for n, v in sorted(software.items())),
+        files=tuple(FileFact(**f.model_dump()) for f in files),
+        methods=tuple(summary["methods"]),
+        summary=summary,
+    )
+    for name, document in DOCUMENTS.items():
+        target = folder / document
+        target.write_text(_json(render(name, facts, tables_dir=tables_dir)), encoding="utf-8")
+        media = "application/json" if name in ("cstm", "datacite") else "application/ld+json"
+        files.append(_file(folder, target, media, "metadata"))
+    return Manifest(
+        dataset_id=terms.dataset_id,
+        version=version,
+        title=terms.title,
+        created=created,
+        node=terms.node,
+        domain=terms.domain,
+        node_class=terms.node_class,
+        grade=terms.grade,
+        tier=terms.tier,
+        licence=terms.licence,
+        counts=Counts(**{k: summary[k] for k in ("entries", "sites", "shards", "failed")}),
+        files=tuple(sorted(files, key=lambda f: f.path)),
+        previous=previous and Previous(version=previous.version, manifest_sha256=previous.sha256),
+        software=dict(sorted(software.items())),
+        structures_sha256=structures_digest(copies),
+    )
+
+
+def _file(folder: Path, path: Path, media_type: str, role: str, digest: str | None = None) -> File:
+    relative = path.relative_to(folder).as_posix()
+    size = path.stat().st_size
+    return File(
+        path=relative, size=size, sha256=digest or sha256_file(path), media_type=media_type, role=role
+    )
+
+
+def _origin(shards: Sequence[Path]) -> tuple[dict[str, str], list[Contributor]]:
+    """Return the software and the people that the files name."""
+    software: dict[str, str] = {}
+    people: list[Contributor] = []
+    for path in shards:
+        with Dataset(path) as dataset:
+            software.update(dataset.metadata.software)
+            for item in dataset.metadata.contributors:
+                known = {k: v for k, v in item.items() if k in Contributor.model_fields}
+                person = Contributor.model_validate(known)
+                if person not in people:
+                    people.append(person)
+    return software, people
+
+
+def _json(document: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
