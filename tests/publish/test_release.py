@@ -48,9 +48,14 @@ def test_build_release_revise(node: Publication, shard: Path, tmp_path: Path, wr
     assert (one.version, one.counts.entries, one.counts.shards) == (1, 20, 1)
     assert {"copying", "summarizing", "tabulating"} <= {text for text, _, _ in steps}
     assert one.file("data/entries.h5").size == shard.stat().st_size
-    assert {"croissant.json", "cstm.json", "datacite.json", "ro-crate-metadata.json"} <= {
-        f.path for f in one.files
-    }
+    assert {
+        "optimade.jsonl.gz",
+        "summary.parquet",
+        "croissant.json",
+        "cstm.json",
+        "datacite.json",
+        "ro-crate-metadata.json",
+    } <= {f.path for f in one.files}
     event = node.release(tmp_path / "one", limits=LIMITS)
     assert (event.seq, event.op, event.manifest_sha256) == (1, "publish", one.sha256)
     assert node.release(tmp_path / "one", limits=LIMITS) == event  # doing it again changes nothing
@@ -173,6 +178,8 @@ def test_build_leaves_nothing_behind(shard: Path, tmp_path: Path) -> None:
         build([shard], terms(shard), tmp_path / "there")
     with pytest.raises(PublishError, match="same name"):
         build([shard, shard], terms(shard), tmp_path / "twice")
+    with pytest.raises(PublishError, match="no licence"):
+        build([shard], terms(shard, licence=""), tmp_path / "free")
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

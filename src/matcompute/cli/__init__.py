@@ -33,6 +33,7 @@ def _build() -> LazyGroup:
                 "matcompute.cli.dataset:dataset",
                 "Look at, check, export, compare and trace datasets.",
             ),
+            "publish": ("matcompute.cli.publish:publish", "Release signed, immutable versions of datasets."),
         },
     )
 

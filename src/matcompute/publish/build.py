@@ -16,6 +16,7 @@ from matcompute.publish.gates import structures_digest
 from matcompute.publish.keys import utc_now
 from matcompute.publish.manifest import MANIFEST, Counts, File, Manifest, Previous
 from matcompute.publish.mappings import render
+from matcompute.publish.optimade import write_optimade
 from matcompute.publish.parquet import write_summary_table
 from matcompute.publish.summary import summarize_release
 from matcompute.publish.terms import Terms
@@ -29,7 +30,7 @@ DOCUMENTS = {
     "datacite": "datacite.json",
     "ro-crate": "ro-crate-metadata.json",
 }
-_TABLE = "summary.parquet"
+_TABLE, _STRUCTURES = "summary.parquet", "optimade.jsonl.gz"
 
 
 def build(
@@ -63,9 +64,8 @@ def build(
     Raises
     ------
     PublishError
-        If the folder exists, or two files have one name.
-    ManifestError
-        If a term is missing or the version before is one of another dataset.
+        If the folder exists, two files have one name, a term is missing, or the version before is one of another
+        dataset.
     """
     if out.exists():
         raise PublishError(f"{out} exists", hint="name another folder, or remove this one")
@@ -76,6 +76,11 @@ def build(
         raise PublishError(
             f"version {previous.version} is one of {previous.dataset_id}, not {terms.dataset_id}"
         )
+    for name in ("title", "domain", "licence", "node"):
+        if not getattr(terms, name):
+            raise PublishError(
+                f"there is no {name}", hint=f"give it with --{name}, or write it into the dataset"
+            )
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -142,6 +147,16 @@ def _fill(
         methods=tuple(summary["methods"]),
         summary=summary,
     )
+    structures = folder / _STRUCTURES
+    write_optimade(
+        copies,
+        structures,
+        facts,
+        tables_dir=tables_dir,
+        on_progress=lambda n, all_: progress("writing structures", n, all_),
+    )
+    files.append(_file(folder, structures, "application/gzip", "structures"))
+    facts = facts.model_copy(update={"files": tuple(FileFact(**f.model_dump()) for f in files)})
     for name, document in DOCUMENTS.items():
         target = folder / document
         target.write_text(_json(render(name, facts, tables_dir=tables_dir)), encoding="utf-8")
