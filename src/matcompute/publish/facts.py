@@ -65,8 +65,9 @@ class FileFact(_Fact):
 class SoftwareFact(_Fact):
     """A program that made the data."""
 
-    name: str
+    name: str = Field(min_length=1)
     version: str = ""
+    url: str | None = None
 
 
 class NodeFact(_Fact):
