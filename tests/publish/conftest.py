@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("cryptography")
-pytest.importorskip("rfc8785")
-
 from matcompute.publish.keys import SigningKey, generate
 from matcompute.publish.manifest import Manifest
 
