@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,3 +218,18 @@ def test_identifiers_are_checked() -> None:
         Identifiers(doi="https://doi.org/10.1234/x")
     with pytest.raises(ValidationError):
         Contributor(name="A", orcid="1234")
+
+
+def test_memory_of_the_lines_does_not_grow(
+    facts: ReleaseFacts, tmp_path: Path, write_dataset: Callable[..., Any]
+) -> None:
+    peaks = []
+    for n in (500, 4000):
+        path = tmp_path / f"{n}.h5"
+        write_dataset(path, n)
+        write_optimade([path], tmp_path / "warm.gz", facts, block=100)
+        tracemalloc.start()
+        write_optimade([path], tmp_path / "out.gz", facts, block=100)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0], peaks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,17 @@ def test_shards_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         writer.append(metal, results={"energy": np.array([1.0])})
     with pytest.raises(DatasetError, match=r"c\.h5: property 'energy' is J"):
         summarize_release([*shards, other])
+
+
+def test_memory_does_not_grow_with_the_release(tmp_path: Path, write_dataset: Callable[..., Batch]) -> None:
+    peaks = []
+    for n in (1000, 8000):
+        path = tmp_path / f"{n}.h5"
+        write_dataset(path, n)
+        summarize_release([path], block=250)
+        tracemalloc.start()
+        summarize_release([path], block=250)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # Eight times the entries: the set of chemical systems and the gates' masks are what grows.
+    assert peaks[1] < 2 * peaks[0], peaks
