@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import stat
 from pathlib import Path
@@ -55,6 +56,25 @@ def test_forged_keyrings_are_refused(tmp_path: Path) -> None:
     data["keys"][1]["key_id"] = other.key_id
     with pytest.raises(KeyFileError, match="need 1 rotations"):
         read()
+
+
+def test_nobody_puts_a_key_before_a_trusted_one(tmp_path: Path) -> None:
+    trusted, thief = keys.generate(tmp_path / "node"), keys.generate(tmp_path / "thief")
+    at = trusted.public.created
+    statement = keys.Rotation(
+        old_key_id=thief.key_id,
+        new_key_id=trusted.key_id,
+        new_public_key=trusted.public.public_key,
+        at=at,
+    )
+    # The thief signs on both sides; the trusted key he does not have.
+    mine = base64.b64encode(thief.sign(statement.message())).decode()
+    forged = keys.Keyring(
+        keys=(thief.public.model_copy(update={"retired": at}), trusted.public),
+        rotations=(statement.model_copy(update={"signature": mine, "countersignature": mine}),),
+    )
+    with pytest.raises(SignatureError, match=trusted.key_id):
+        forged.check(trusted=[trusted.key_id])
 
 
 def test_wrong_or_missing_private_key(tmp_path: Path) -> None:

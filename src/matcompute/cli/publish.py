@@ -104,7 +104,7 @@ def _stages() -> Iterator[Callable[[str, int, int], None]]:
 
 @publish.command()
 @click.option(
-    "--rotate", is_flag=True, help="Replace the current key; the old one signs that the new one follows."
+    "--rotate", is_flag=True, help="Replace the current key; both keys sign that the new one follows."
 )
 def keygen(rotate: bool) -> None:
     """Make the node's signing key (Ed25519)."""

@@ -89,17 +89,22 @@ class PublicKey(_Model):
 
 
 class Rotation(_Model):
-    """The old key's statement that the new one takes over."""
+    """The statement, signed by both keys, that the new one takes over from the old one.
+
+    The new key signs too: a reader who trusts the new key only can so trust what the old one signed, and nobody can
+    put a key of his own before one that is trusted.
+    """
 
     old_key_id: str
     new_key_id: str
     new_public_key: str
     at: str
-    signature: str
+    signature: str = ""
+    countersignature: str = ""
 
     def message(self) -> bytes:
-        """Return what the old key signed."""
-        return _ROTATION_CONTEXT + dump(self.model_dump(exclude={"signature"}))
+        """Return what both keys signed."""
+        return _ROTATION_CONTEXT + dump(self.model_dump(exclude={"signature", "countersignature"}))
 
 
 class Keyring(_Model):
@@ -143,7 +148,7 @@ class Keyring(_Model):
         KeyFileError
             If a key is not the one that its id says, or a link of the chain is missing.
         SignatureError
-            If a rotation was not signed by the key before it.
+            If a rotation was not signed by the key before it and by the new one.
         """
         if not self.keys:
             raise KeyFileError("the keyring is empty")
@@ -161,6 +166,7 @@ class Keyring(_Model):
                     f"the rotation to key {new.key_id} speaks of other keys or of another time"
                 )
             old.verify(_decode(rotation.signature), rotation.message())
+            new.verify(_decode(rotation.countersignature), rotation.message())
         if self.current.retired is not None:
             raise KeyFileError(f"key {self.current.key_id} is retired and no other follows it")
         if trusted is not None and not {k.key_id for k in self.keys} & set(trusted):
@@ -316,7 +322,7 @@ def load(folder: Path) -> SigningKey:
 
 
 def rotate(folder: Path) -> SigningKey:
-    """Make a new key, let the current one sign that it takes over, and retire the current one.
+    """Make a new key, let both keys sign that it takes over, and retire the current one.
 
     Returns
     -------
@@ -326,17 +332,16 @@ def rotate(folder: Path) -> SigningKey:
     old, keyring, now = load(folder), Keyring.read(folder), utc_now()
     new = _new(now)
     statement = Rotation(
-        old_key_id=old.key_id,
-        new_key_id=new.key_id,
-        new_public_key=new.public.public_key,
-        at=now,
-        signature="",
+        old_key_id=old.key_id, new_key_id=new.key_id, new_public_key=new.public.public_key, at=now
     )
-    signature = base64.b64encode(old.sign(statement.message())).decode()
+    signatures = {
+        name: base64.b64encode(key.sign(statement.message())).decode()
+        for name, key in (("signature", old), ("countersignature", new))
+    }
     retired = old.public.model_copy(update={"retired": now})
     after = Keyring(
         keys=(*keyring.keys[:-1], retired, new.public),
-        rotations=(*keyring.rotations, statement.model_copy(update={"signature": signature})),
+        rotations=(*keyring.rotations, statement.model_copy(update=signatures)),
     )
     after.check()
     _save(folder, new, after)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from matcompute.publish.canonical import dump, sha256
 from matcompute.publish.errors import SignatureError
 from matcompute.publish.keys import Keyring, SigningKey, utc_now
+from matcompute.publish.manifest import Time
 
 __all__ = ["Signature", "sign", "verify"]
 
@@ -31,7 +32,7 @@ class Signature(BaseModel):
     key_id: str
     algorithm: Literal["Ed25519"] = "Ed25519"
     signature: str
-    signed_at: str
+    signed_at: Time
 
     def message(self, manifest: bytes) -> bytes:
         """Return what the key signed, for a manifest's bytes."""
