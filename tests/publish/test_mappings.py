@@ -137,6 +137,7 @@ def test_optimade_lines_hold_the_dataset(facts: ReleaseFacts, folder: Path, tmp_
     assert set(info["properties"]) <= set(info["output_fields_by_format"]["json"])
     with Dataset(shard) as dataset:
         assert [e["id"] for e in entries] == dataset.ids.tolist()
+        assert len({e["attributes"]["immutable_id"] for e in entries}) == 50
         energy, status = dataset.column("energy"), dataset.status("energy")
         batch = dataset.batch()
         for k, entry in enumerate(entries):
@@ -148,6 +149,7 @@ def test_optimade_lines_hold_the_dataset(facts: ReleaseFacts, folder: Path, tmp_
             assert a["_matcompute_energy_status"] == Status(int(status[k])).label
             kept = Status(int(status[k])).keeps_value
             assert a["_matcompute_energy"] == (energy[k] if kept else None)
+            assert a["immutable_id"] == f"{facts.dataset_id}/2/{entry['id']}"
             assert set(a) | {"id", "type"} == set(info["output_fields_by_format"]["json"])
 
 

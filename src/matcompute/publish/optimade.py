@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from matcompute.dataset import Dataset, Status, uuid_text
+from matcompute.dataset import Dataset, Status
 from matcompute.publish.facts import ReleaseFacts
 from matcompute.publish.mappings import load_table, render
 from matcompute.publish.mappings.tables import MappingError
@@ -69,6 +69,7 @@ def write_optimade(
     if "api_version" not in table.settings:
         raise MappingError(f"{table.path}: settings.api_version is missing")
     info = render("optimade", facts, tables_dir=tables_dir)
+    release = f"{facts.dataset_id}/{facts.version}"
     header = {"x-optimade": {"meta": {"api_version": table.settings["api_version"]}}}
     with ExitStack() as stack:
         stack.callback(part.unlink, missing_ok=True)
@@ -81,7 +82,7 @@ def write_optimade(
             for dataset in datasets:
                 for start in range(0, len(dataset), block):
                     rows = slice(start, min(start + block, len(dataset)))
-                    for entry in structure_lines(dataset, rows, info.get("properties", {})):
+                    for entry in structure_lines(dataset, rows, info.get("properties", {}), release):
                         stream.write(_line(entry))
                     done += rows.stop - rows.start
                     if on_progress is not None:
@@ -90,7 +91,9 @@ def write_optimade(
     return total
 
 
-def structure_lines(dataset: Dataset, rows: slice, properties: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def structure_lines(
+    dataset: Dataset, rows: slice, properties: dict[str, Any], release: str
+) -> Iterator[dict[str, Any]]:
     """Yield some entries of a dataset as OPTIMADE structures.
 
     Parameters
@@ -101,15 +104,17 @@ def structure_lines(dataset: Dataset, rows: slice, properties: dict[str, Any]) -
         Which entries, a slice of step 1 within the file.
     properties
         Definitions of provider properties; those that name their source are written.
+    release
+        ``<dataset id>/<version>``: with the entry's id it makes the immutable id. (The UUIDs of the dataset are those
+        of AiiDA nodes, which many entries share.)
     """
     batch = dataset.batch(rows)
     ids, times = dataset.entry_column("id", rows), dataset.entry_column("last_modified", rows)
-    nodes = dataset.entry_column("node_uuid", rows)
     own = {name: _values(dataset, d[_SOURCE], rows) for name, d in properties.items() if _SOURCE in d}
     for k in range(rows.stop - rows.start):
         a, b = int(batch.ptr[k]), int(batch.ptr[k + 1])
         attributes: dict[str, Any] = {
-            "immutable_id": uuid_text(nodes[k]) or None,
+            "immutable_id": f"{release}/{ids[k]}",
             "last_modified": _time(int(times[k])),
             **_composition(batch.numbers[a:b]),
             **_lattice(batch.cell[k], batch.pbc[k]),
