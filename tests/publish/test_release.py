@@ -172,6 +172,24 @@ def test_withdraw_and_regrade(node: Publication, shard: Path, tmp_path: Path) ->
         db.execute("DELETE FROM events")
 
 
+def test_archive_of_the_processes(node: Publication, shard: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    archive = tmp_path / "run.aiida"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("metadata.json", "{}")
+    with pytest.raises(PublishError, match="no metadata.json or no db"):
+        build([shard], terms(shard), tmp_path / "one", archive=archive)
+    with pytest.raises(PublishError, match="not an AiiDA archive"):
+        build([shard], terms(shard), tmp_path / "one", archive=shard)
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("db.sqlite3", "")
+    made = build([shard], terms(shard), tmp_path / "one", archive=archive)
+    assert made.file("provenance/run.aiida").role == "provenance"
+    node.release(tmp_path / "one", limits=LIMITS)
+    assert node.store.read(DATASET, 1, "provenance/run.aiida") == archive.read_bytes()
+
+
 def test_build_leaves_nothing_behind(shard: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(PublishError, match="exists"):

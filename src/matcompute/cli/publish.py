@@ -164,16 +164,21 @@ def check(
 @publish.command()
 @click.argument("files", type=_PATH, nargs=-1, required=True)
 @click.option("-o", "--out", type=_PATH, required=True, help="Folder to make.")
+@click.option("--archive", type=_PATH, help="AiiDA archive of the processes, to go into provenance/.")
 @click.option("--tables", type=_PATH, help="Folder of the node's own mapping tables.")
 @_terms
-def build(files: tuple[Path, ...], out: Path, tables: Path | None, **given: Any) -> None:
+def build(
+    files: tuple[Path, ...], out: Path, archive: Path | None, tables: Path | None, **given: Any
+) -> None:
     """Make the folder of the next version out of dataset FILES."""
     from matcompute.publish.build import build as build_folder
 
     terms = _read_terms(files, given)
     previous = _publication().latest(terms.dataset_id)
     with _stages() as show:
-        made = build_folder(list(files), terms, out, previous=previous, tables_dir=tables, progress=show)
+        made = build_folder(
+            list(files), terms, out, previous=previous, archive=archive, tables_dir=tables, progress=show
+        )
     size = sum(file.size for file in made.files)
     click.echo(
         f"{made.dataset_id} version {made.version}: {made.counts.entries:,} entries, {size:,} bytes → {out}"

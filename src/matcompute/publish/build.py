@@ -39,6 +39,7 @@ def build(
     out: Path,
     *,
     previous: Manifest | None = None,
+    archive: Path | None = None,
     tables_dir: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Manifest:
@@ -56,6 +57,8 @@ def build(
         Folder to make.
     previous
         Manifest of the version before; None for the first.
+    archive
+        AiiDA archive (``verdi archive create``) of the processes that made the data; goes into ``provenance/``.
     tables_dir
         A node's own mapping tables.
     progress
@@ -64,8 +67,8 @@ def build(
     Raises
     ------
     PublishError
-        If the folder exists, two files have one name, a term is missing, or the version before is one of another
-        dataset.
+        If the folder exists, two files have one name, a term is missing, the archive is none, or the version before
+        is one of another dataset.
     """
     if out.exists():
         raise PublishError(f"{out} exists", hint="name another folder, or remove this one")
@@ -76,6 +79,8 @@ def build(
         raise PublishError(
             f"version {previous.version} is one of {previous.dataset_id}, not {terms.dataset_id}"
         )
+    if archive is not None:
+        _require_archive(archive)
     for name in ("title", "domain", "licence", "node"):
         if not getattr(terms, name):
             raise PublishError(
@@ -84,7 +89,9 @@ def build(
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        manifest = _fill(list(shards), terms, partial, previous, tables_dir, progress or (lambda *_: None))
+        manifest = _fill(
+            list(shards), terms, partial, previous, archive, tables_dir, progress or (lambda *_: None)
+        )
         (partial / MANIFEST).write_bytes(manifest.to_bytes())
         partial.rename(out)
     except BaseException:
@@ -103,6 +110,7 @@ def _fill(
     terms: Terms,
     folder: Path,
     previous: Manifest | None,
+    archive: Path | None,
     tables_dir: Path | None,
     progress: Callable[[str, int, int], None],
 ) -> Manifest:
@@ -116,6 +124,10 @@ def _fill(
         done += path.stat().st_size
         progress("copying", done, total)
         files.append(_file(folder, target, "application/x-hdf5", "data", digest))
+    if archive is not None:
+        target = folder / "provenance" / archive.name
+        digest = copy(LocalFileSystem(), archive, str(target))
+        files.append(_file(folder, target, "application/zip", "provenance", digest))
     # From here on only the copies are read: what is described is what is released.
     copies = [folder / "data" / path.name for path in shards]
     summary = summarize_release(copies, on_progress=lambda n, all_: progress("summarizing", n, all_))
@@ -179,6 +191,21 @@ def _fill(
         software=dict(sorted(software.items())),
         structures_sha256=structures_digest(copies),
     )
+
+
+def _require_archive(path: Path) -> None:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise PublishError(f"{path} is not an AiiDA archive: {error}") from error
+    if not {"metadata.json", "db.sqlite3"} <= names:
+        raise PublishError(
+            f"{path} is not an AiiDA archive: it has no metadata.json or no db.sqlite3",
+            hint="make one with `matcompute verdi archive create`",
+        )
 
 
 def _file(folder: Path, path: Path, media_type: str, role: str, digest: str | None = None) -> File:
