@@ -99,6 +99,16 @@ def test_ro_crate_links_lead_somewhere(facts: ReleaseFacts) -> None:
     assert by_name["own"]["@type"] == "CreativeWork"
 
 
+def test_names_of_files_become_addresses(facts: ReleaseFacts) -> None:
+    odd = facts.files[0].model_copy(update={"path": "data/Ni Al 合金.h5"})
+    crate = render("ro-crate", facts.model_copy(update={"files": (odd,)}))
+    address = "data/Ni%20Al%20%E5%90%88%E9%87%91.h5"
+    (item,) = [item for item in crate["@graph"] if item["@type"] == "File"]
+    assert (item["@id"], item["name"]) == (address, "data/Ni Al 合金.h5")
+    root = next(item for item in crate["@graph"] if item["@id"] == "./")
+    assert root["hasPart"] == [{"@id": address}]
+
+
 def test_croissant_fields_are_the_columns_of_the_table(facts: ReleaseFacts, folder: Path) -> None:
     import pyarrow.parquet as pq
 

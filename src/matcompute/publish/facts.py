@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -156,6 +157,8 @@ class ReleaseFacts(_Fact):
     def to_context(self) -> dict[str, Any]:
         """Return the facts as JSON values, with what several mappings would else derive each for itself."""
         data = self.model_dump(mode="json")
+        for file in data["files"]:
+            file["uri"] = quote(file["path"])
         data["licence_url"] = self.licence_url
         data["year"] = self.created[:4]
         data["date"] = self.created[:10]
