@@ -107,6 +107,8 @@ def test_names_of_files_become_addresses(facts: ReleaseFacts) -> None:
     assert (item["@id"], item["name"]) == (address, "data/Ni Al 合金.h5")
     root = next(item for item in crate["@graph"] if item["@id"] == "./")
     assert root["hasPart"] == [{"@id": address}]
+    (item,) = render("croissant", facts.model_copy(update={"files": (odd,)}))["distribution"]
+    assert (item["@id"], item["contentUrl"]) == ("file-0", address)
 
 
 def test_croissant_fields_are_the_columns_of_the_table(facts: ReleaseFacts, folder: Path) -> None:
