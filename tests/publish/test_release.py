@@ -172,6 +172,18 @@ def test_withdraw_and_regrade(node: Publication, shard: Path, tmp_path: Path) ->
         db.execute("DELETE FROM events")
 
 
+def test_shards_of_one_dataset(node: Publication, shard: Path, tmp_path: Path, write_dataset: Write) -> None:
+    second = shard.with_name("second.h5")
+    write_dataset(second, 10, seed=5, dataset_id=DATASET, description="The rest", grade="important")
+    with pytest.raises(InputError, match="disagree about description"):
+        terms_of([shard, second], "node-1")
+    both = terms_of([shard, second], "node-1", description="All", tier="member-1")
+    assert both.grade == "important"  # the highest
+    made = build([shard, second], both, tmp_path / "one")
+    assert (made.counts.shards, made.counts.entries) == (2, 30)
+    assert node.release(tmp_path / "one", limits=LIMITS).grade == "important"
+
+
 def test_archive_of_the_processes(node: Publication, shard: Path, tmp_path: Path) -> None:
     import zipfile
 

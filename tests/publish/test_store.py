@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -178,7 +179,20 @@ def test_killed_writers_leave_whole_versions(tmp_path: Path) -> None:
         assert not killed
     assert kills > 20
     assert store.fixity() == []
-    ok, said = ocfl_valid(tmp_path / "store")
-    assert ok, said
     # The next commit clears what a killed one left.
     assert {p.name for p in tmp_path.iterdir()} <= {"store", ".store.lock", "in"}
+    ok, said = ocfl_valid(tmp_path / "store")
+    assert ok, said
+
+
+def test_an_inventory_cannot_lead_out_of_its_object(store: Store, tmp_path: Path) -> None:
+    store.commit("urn:a", files(tmp_path / "1", x="one"), version=1)
+    folder = f"{store.root}/{object_path('urn:a')}"
+    raw = store.fs.cat_file(f"{folder}/v1/inventory.json").replace(
+        b"v1/content/data/x", b"../../../../../secret"
+    )
+    sidecar = f"{hashlib.sha256(raw).hexdigest()} inventory.json\n".encode()
+    store.fs.pipe_file(f"{folder}/v1/inventory.json", raw)
+    store.fs.pipe_file(f"{folder}/v1/inventory.json.sha256", sidecar)
+    with pytest.raises(StoreError, match="not a plain relative path"):
+        store.open("urn:a", 1, "data/x")

@@ -10,6 +10,7 @@ from typing import Any
 
 from matcompute.publish.canonical import sha256
 from matcompute.publish.errors import StoreError
+from matcompute.publish.manifest import safe_path
 
 __all__ = ["ALGORITHM", "LAYOUT", "OBJECT", "ROOT", "Inventory", "Version", "object_path"]
 
@@ -128,7 +129,8 @@ class Inventory:
             if document["type"] != _TYPE or document["digestAlgorithm"] != ALGORITHM:
                 raise StoreError(f"{where}: not an OCFL 1.1 inventory with {ALGORITHM} digests")
             versions = [_version(document["versions"][f"v{k + 1}"]) for k in range(len(document["versions"]))]
-            content = {str(digest): str(paths[0]) for digest, paths in document["manifest"].items()}
+            # An inventory from elsewhere must not lead out of its object.
+            content = {str(d): safe_path(str(paths[0])) for d, paths in document["manifest"].items()}
             inventory = cls(str(document["id"]), tuple(versions), content)
             unknown = {d for v in versions for d in v.state.values()} - set(content)
             if unknown or document["head"] != f"v{inventory.head}" or not versions:

@@ -191,6 +191,7 @@ class Publication:
             manifest.node,
             dataset_id=manifest.dataset_id,
             title=manifest.title,
+            description="",  # not in the manifest, and shards may differ in it
             domain=manifest.domain,
             grade=manifest.grade,
             tier=manifest.tier,

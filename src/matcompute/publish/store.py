@@ -116,7 +116,7 @@ class Store:
         digest = inventory.version(version).state.get(path)
         if digest is None:
             raise StoreError(f"{object_id} version {version} has no file '{path}'")
-        return f"{self._folder(object_id)}/{safe_path(inventory.content[digest])}"
+        return f"{self._folder(object_id)}/{inventory.content[digest]}"
 
     def open(self, object_id: str, version: int, path: str) -> IO[bytes]:
         """Open a file of a version for reading; close it after use."""
@@ -359,6 +359,9 @@ class Store:
 
     def _newest(self, folder: str) -> Inventory | None:
         """Return the inventory of the newest whole version; None if there is none."""
+        self.fs.invalidate_cache(
+            folder
+        )  # remote file systems remember listings; others may have written since
         try:
             names = [str(p).rstrip("/").rsplit("/", 1)[1] for p in self.fs.ls(folder, detail=False)]
         except (FileNotFoundError, NotADirectoryError):
