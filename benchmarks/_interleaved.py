@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -16,6 +15,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from _machine import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT.parent / "shared" / "reference" / "kernels"
@@ -97,20 +98,11 @@ def compare(
 
 def report(benchmark: str, results: dict[str, dict[str, Any]], peers: list[str]) -> None:
     """Print the line that tools read."""
-    machine = {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()}
     line = {
         "benchmark": benchmark,
         "ratios": {case: result["ratio"] for case, result in results.items()},
         "rates": results,
         "peers": {name: version(name) for name in peers},
-        "machine": machine | {"numba": version("numba")},
+        "machine": machine(numba=version("numba")),
     }
     print(json.dumps(line, ensure_ascii=False))
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

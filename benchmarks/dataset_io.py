@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from _machine import machine
 from matcompute.dataset import Dataset, DatasetWriter, Metadata, validate_dataset
 from matcompute_kernels import Batch
 
@@ -163,30 +163,15 @@ def peers(folder: Path, n: int) -> tuple[dict[str, float], dict[str, dict[str, f
     return ratios, times
 
 
-def machine() -> dict[str, object]:
-    """Describe the processor; no names."""
-    model = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].split(":", 1)[1].strip() if lines else model
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "h5py": h5py.__version__,
-        "hdf5": h5py.version.hdf5_version,
-        "load": round(os.getloadavg()[0], 2),
-    }
-
-
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--peers", type=int, default=5_000)
     arguments = parser.parse_args()
-    description = machine()
+    description = machine(
+        h5py=h5py.__version__, hdf5=h5py.version.hdf5_version, load=round(os.getloadavg()[0], 2)
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder / "warm.h5", 100)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import tempfile
 import time
@@ -20,6 +19,7 @@ for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
 
 import numpy as np  # noqa: E402
 
+from _machine import machine  # noqa: E402
 from matcompute.dataset import DatasetWriter, Metadata  # noqa: E402
 from matcompute.node.describe import describe_dataset  # noqa: E402
 from matcompute_kernels import Batch  # noqa: E402
@@ -81,16 +81,9 @@ def main() -> None:
         "structures_per_s": round(options.count / wall, 1),
         "file_gb": round(size / 1e9, 2),
         "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-        "machine": {"cpu": _cpu(), "cores": cores, "python": platform.python_version()},
+        "machine": machine(),
     }
     print(json.dumps(result))
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from _machine import machine
 
 CAMPAIGN = """\
 schema: matcompute.campaign/v1
@@ -142,11 +142,7 @@ def main() -> None:
                 "ours": {"batches_per_hour": round(rate)},
                 "batches": options.count,
                 "window": window,
-                "machine": {
-                    "cores": len(os.sched_getaffinity(0)),
-                    "system": platform.system(),
-                    "python": platform.python_version(),
-                },
+                "machine": machine(),
             }
         )
     )

@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,8 @@ for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(_name, None)
 
 import numpy as np  # noqa: E402
+
+from _machine import machine  # noqa: E402
 
 FMAX, STEPS = 0.01, 500
 CAMPAIGN = """\
@@ -122,16 +123,6 @@ def campaign(folder: Path) -> tuple[float, float, np.ndarray]:
         )
 
 
-def machine(cores: int) -> dict[str, object]:
-    """Describe the machine without naming it."""
-    model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    return {"cpu": model, "cores": cores, "system": platform.system(), "python": platform.python_version()}
-
-
 def main() -> None:
     """Run both and print the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -161,7 +152,7 @@ def main() -> None:
                 "relaxations": options.count,
                 "cpu_s_per_relaxation": round(cpu, 4),
                 "largest_energy_difference_eV": worst,
-                "machine": machine(cores),
+                "machine": machine(),
             }
         )
     )

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+
+from _machine import machine
 
 TEXT = """\
 schema: matcompute.campaign/v1
@@ -123,26 +123,12 @@ def main() -> None:
         "kept": found["kept"],
         "limits": {"seconds": 60, "max_rss_gb": 1.0},
         "within_limits": bool(found["seconds"] < 60 and found["max_rss_gb"] < 1),
-        "machine": {
-            "cpu": _cpu(),
-            "cores": len(os.sched_getaffinity(0)),
-            "python": platform.python_version(),
-        },
+        "machine": machine(),
     }
     text = json.dumps(line)
     if arguments.out is not None:
         arguments.out.write_text(text + "\n")
     print(text)
-
-
-def _cpu() -> str:
-    try:
-        rows = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (row.split(":", 1)[1].strip() for row in rows if row.startswith("model name")), platform.machine()
-    )
 
 
 if __name__ == "__main__":

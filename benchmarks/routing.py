@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from dataclasses import replace
 
 import numpy as np
 
+from _machine import machine
 from matcompute.centres.routing import SPREAD, CentreState, Demand, Group, PartitionState, route
 from matcompute.dataset.metadata import GRADES
 
@@ -135,11 +134,7 @@ def main() -> None:
                 "centres": options.centres,
                 "partitions": len(decision.columns),
                 "placed": int((decision.column >= 0).sum()),
-                "machine": {
-                    "cores": len(os.sched_getaffinity(0)),
-                    "system": platform.system(),
-                    "python": platform.python_version(),
-                },
+                "machine": machine(),
             }
         )
     )
