@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class Record:
             return None
 
 
-class DirectorySink:
+class DirectorySink(ABC):
     """A folder of arrays with an index; the base of :class:`NpyDirectorySink` and :class:`AppendSink`.
 
     Each writing process has an index file of its own, to which it appends a line after the array is in place: a chunk
@@ -143,9 +144,9 @@ class DirectorySink:
             with (self.folder / f"index-{self._writer}.jsonl").open("ab", buffering=0) as index:
                 index.write(line.encode())
 
+    @abstractmethod
     def _store(self, chunk: Chunk, array: np.ndarray) -> tuple[str, int]:
         """Put the bytes in place; return the file's name and where in it the array begins."""
-        raise NotImplementedError
 
     # -- the reader's side ------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["MAX_BATCH_SIZE", "batch_count", "choose_batches"]
+__all__ = ["MAX_BATCH_SIZE", "PER_SLOT", "TARGET_S", "batch_count", "choose_batches"]
 
 #: Work of one batch in s of wall time: long beside a job's overhead, short beside a working day.
 TARGET_S = 450.0

@@ -18,10 +18,10 @@ from matcompute.workspace.status import RepairReport
 if TYPE_CHECKING:
     from matcompute.workspace.workspace import Workspace
 
-__all__ = ["repair", "task_pks"]
+__all__ = ["PAUSED_BY_FAILURE", "repair", "task_pks"]
 
 #: What AiiDA writes on a process that it pauses when a transport task has failed five times.
-_PAUSED_BY_FAILURE = "Pausing after failed transport task"
+PAUSED_BY_FAILURE = "Pausing after failed transport task"
 
 
 def repair(workspace: Workspace, *, timeout: float = 60.0) -> RepairReport:
@@ -49,7 +49,7 @@ def repair(workspace: Workspace, *, timeout: float = 60.0) -> RepairReport:
         if stubborn:
             report.daemon = workspace.restart_worker(timeout=timeout)
             report.notes.append(f"{len(stubborn)} processes did not come back: a new worker was started")
-            lost = [pk for pk in lost if pk in set(_active_processes()) - (_known_tasks(workspace) or set())]
+            lost = sorted(set(lost) & _active_processes().keys() - (_known_tasks(workspace) or set()))
         _continue(lost)
         report.revived = lost
         report.notes.append(f"{len(lost)} processes had lost their task: made again")
@@ -128,7 +128,7 @@ def _continue(pks: list[int]) -> None:
 
 
 def _is_failure(message: str) -> bool:
-    return _PAUSED_BY_FAILURE in message
+    return PAUSED_BY_FAILURE in message
 
 
 def _play(pks: Iterable[int]) -> list[int]:

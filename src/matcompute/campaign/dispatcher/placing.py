@@ -100,12 +100,15 @@ class Capacity:
         Core-seconds used per core-second estimated; None if nothing like it was ever measured.
     slots
         Batches that the centres' windows take at once.
+    centres
+        How many centres that is.
     """
 
     cores: int
     per_batch: int
     factor: float | None
     slots: int
+    centres: int
 
 
 def _demand(
@@ -161,6 +164,7 @@ def capacity(row: CampaignRow, stage: Stage, situation: Situation) -> Capacity:
         per_batch=per_batch,
         factor=situation.factors.get("", {}).get(group.workload),
         slots=max(1, slots),
+        centres=len(profiles),
     )
 
 

@@ -27,8 +27,6 @@ __all__ = [
 LOGGER = logging.getLogger(__name__)
 #: Times that a batch is taken back; then it waits where it is.
 MOST_REROUTED = 4
-#: What AiiDA notes on a job that it has given up talking to the centre about.
-_PAUSED = "Pausing after failed transport task"
 
 
 @dataclass(frozen=True)
@@ -140,6 +138,7 @@ def play_paused(workspace: Workspace, centre_id: str) -> int:
     from aiida.orm import CalcJobNode, Computer, QueryBuilder
 
     from matcompute.centres.computers import computers_of
+    from matcompute.workspace.repair import PAUSED_BY_FAILURE
 
     keys = [computer.pk for computer in computers_of(workspace, centre_id)]
     if not keys:
@@ -152,7 +151,7 @@ def play_paused(workspace: Workspace, centre_id: str) -> int:
         filters={
             "attributes.paused": True,
             "attributes.process_state": {"in": ["created", "running", "waiting"]},
-            "attributes.process_status": {"like": f"{_PAUSED}%"},
+            "attributes.process_status": {"like": f"{PAUSED_BY_FAILURE}%"},
         },
     )
     nodes = query.all(flat=True)

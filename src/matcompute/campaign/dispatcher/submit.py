@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matcompute.campaign.adapters import calculator_adapter
-from matcompute.campaign.batches import batch_count, choose_batches
+from matcompute.campaign.batches import PER_SLOT, TARGET_S, batch_count, choose_batches
 from matcompute.campaign.costs import batch_limit, structure_costs
 from matcompute.campaign.dispatcher.definition import definition
 from matcompute.campaign.dispatcher.nodes import call_once, find_process, load, tag
@@ -103,10 +103,15 @@ def _worth_a_batch(costs: np.ndarray, stage: Stage, options: dict[str, int]) -> 
 
 
 def _probe(costs: np.ndarray, stage: Stage, room: Capacity, max_size: int) -> list[np.ndarray] | None:
-    """Return a first wave of small batches, one a slot; None if everything fits one wave anyway."""
+    """Return a first wave of small batches, one a slot; None where their cost would change nothing.
+
+    At one centre that is work of which each slot gets its few batches whatever they cost: cores would only wait between
+    the first wave and the next.
+    """
     slots = max(1, min(room.slots, room.cores // room.per_batch))
     wave = PROBE_S * room.per_batch * slots
-    if stage.batch_size is not None or float(costs.sum()) < 4 * wave:
+    least = 4 * wave if room.centres > 1 else PER_SLOT * TARGET_S * room.per_batch * slots
+    if stage.batch_size is not None or float(costs.sum()) < least:
         return None
     # An even sample of the materials: sizes of all kinds.
     count = max(slots, int(np.searchsorted(np.cumsum(costs), wave)))

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["Adf", "Prdf", "Rdf", "Xrd"]
 
 
+def _bin_count(r_cut: float, bin_size: float) -> int:
+    """Return the number of bins up to a cutoff, as the kernels make them."""
+    return len(np.arange(0, r_cut + bin_size, bin_size)) - 1
+
+
 class RdfParameters(DescriptorParameters):
     """Parameters of ``rdf``."""
 
@@ -33,7 +38,7 @@ class RdfParameters(DescriptorParameters):
     @property
     def n_bins(self) -> int:
         """Number of bins."""
-        return len(np.arange(0, self.r_cut + self.bin_size, self.bin_size)) - 1
+        return _bin_count(self.r_cut, self.bin_size)
 
 
 class RdfAdapter(KernelAdapter):
@@ -70,8 +75,7 @@ class PrdfAdapter(KernelAdapter):
 
     def width(self, parameters: PrdfParameters) -> int:
         s = len(parameters.species)
-        bins = len(np.arange(0, parameters.r_cut + parameters.bin_size, parameters.bin_size)) - 1
-        return s * (s + 1) // 2 * bins
+        return s * (s + 1) // 2 * _bin_count(parameters.r_cut, parameters.bin_size)
 
     def site_cost(self, parameters: PrdfParameters, n_sites: np.ndarray) -> Any:
         return 1.2e-8 * neighbour_count(parameters.r_cut)

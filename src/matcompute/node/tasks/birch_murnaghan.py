@@ -60,9 +60,7 @@ def fit_birch_murnaghan(volumes: np.ndarray, energies: np.ndarray) -> BirchMurna
     centre = float(x.mean())
     poly = np.polynomial.Polynomial.fit(x, energies - shift, 3, domain=[float(x.min()), float(x.max())])
     slope, curvature, third = poly.deriv(1), poly.deriv(2), poly.deriv(3)
-    roots = slope.roots()
-    real = roots.real[np.abs(roots.imag) < 1e-9]
-    minima = [r for r in real if r > 0 and curvature(r) > 0]
+    minima = [r for r in _stationary(slope) if r > 0 and curvature(r) > 0]
     if not minima:
         raise FitError(
             "the energies have no minimum: the curvature is nowhere positive at a stationary point"
@@ -86,3 +84,23 @@ def fit_birch_murnaghan(volumes: np.ndarray, energies: np.ndarray) -> BirchMurna
         bulk_modulus_derivative=float(derivative),
         rms_error=float(np.sqrt(np.mean(residual**2))),
     )
+
+
+def _stationary(slope: np.polynomial.Polynomial) -> list[float]:
+    """Return the real roots of a quadratic.
+
+    Where B0' is about 4 its leading coefficient is only rounding, and one root is far out: eigenvalues of the companion
+    matrix (``Polynomial.roots``) then lose the digits of the near one. Here each root has its own formula (N. J. Higham,
+    Accuracy and Stability of Numerical Algorithms, 2nd ed., section 1.8).
+    """
+    c, b, a = (float(value) for value in slope.coef)
+    discriminant = b * b - 4 * a * c
+    if discriminant < 0:
+        return []
+    q = -0.5 * (b + np.copysign(np.sqrt(discriminant), b))
+    scaled = [q / a] if abs(a) > 1e-300 else []
+    if q:
+        scaled.append(c / q)
+    # The coefficients belong to the domain mapped to [-1, 1].
+    offset, factor = slope.mapparms()
+    return [(root - offset) / factor for root in scaled]
