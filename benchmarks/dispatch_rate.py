@@ -86,7 +86,7 @@ def bare(folder: Path, workspace: Any, frames: list[Any], window: int) -> float:
     shards = []
     for number, atoms in enumerate(frames):
         path = folder / f"shard-{number}.h5"
-        with DatasetWriter(path, Metadata(title="rate")) as writer:
+        with DatasetWriter(path, Metadata(title="rate"), overwrite=True) as writer:
             writer.append(Batch.from_atoms([atoms]))
         shards.append(path)
     task = {

@@ -122,5 +122,7 @@ def sge(cluster_folder: Path, compiled: Path) -> Iterator[Site]:
 
 @pytest.fixture(params=["slurm_a", "slurm_b", "sge"])
 def site(request: pytest.FixtureRequest) -> Site:
-    """Each centre in turn; ``parametrize("site", [...], indirect=True)`` chooses."""
-    return request.getfixturevalue(request.param)
+    """Each centre in turn, in order; ``parametrize("site", [...], indirect=True)`` chooses."""
+    found: Site = request.getfixturevalue(request.param)
+    found.settle()
+    return found

@@ -27,6 +27,7 @@ def desk(tmp_path: Path, slurm_a: Site, slurm_b: Site, sge: Site) -> Iterator[De
     """A workspace that knows the three centres."""
     desk = Desk(tmp_path)
     for site in (slurm_a, slurm_b, sge):
+        site.settle()
         desk.register(site)
     yield desk
     desk.stop()

@@ -52,7 +52,7 @@ def test_the_queue(site: Site, centre: Centre) -> None:
     jobs += [submit(site, "sleep 60", cores=cores)]
     try:
         with Remote(centre) as remote:
-            deadline = time.monotonic() + 40
+            deadline = time.monotonic() + 90
             while time.monotonic() < deadline:
                 seen = look(remote, centre.scheduler.type)
                 assert seen.jobs is not None

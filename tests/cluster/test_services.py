@@ -35,7 +35,7 @@ def submit(site: Site, lines: str, *options: str) -> str:
     return f"{number} {name}"
 
 
-def output(site: Site, job: str, timeout: float = 30) -> str:
+def output(site: Site, job: str, timeout: float = 90) -> str:
     """Wait until a job has ended; return what it wrote."""
     number, name = job.split()
     queue = {"slurm": f"squeue -h -j {number} -t PD,R,CG", "sge": f"qstat | grep -w {number}"}[site.scheduler]
@@ -214,8 +214,8 @@ def test_nothing_is_left_of_a_run_that_was_killed(cluster_folder: Path) -> None:
     """``kill -9`` of the process that made a container ends all that runs in it; the next run removes its files."""
     script = f"""
         import sys, time
-        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-        from tests.cluster.services import Container, new_folder
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        from cluster.services import Container, new_folder
         folder, lock = new_folder()
         box = Container(folder / "x", "short-lived")
         box.start()

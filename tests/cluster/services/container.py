@@ -339,7 +339,7 @@ class Container:
             raise RuntimeError(f"{self.hostname}: {command}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 30) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = 90) -> Any:
         """Wait for something; its last error or the services' logs are in the message when it does not happen."""
         deadline = time.monotonic() + timeout
         while True:

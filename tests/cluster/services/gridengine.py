@@ -166,7 +166,16 @@ class GridEngine(Site):
 
     def resume(self, node: str) -> None:
         """Bring a host back."""
-        self.container.run("qmod", "-e", f"*@{node}", env=_environment())
+        self.container.run("qmod", "-e", f"*@{node}", check=False, env=_environment())
+        self.container.run("qmod", "-cq", f"*@{node}", check=False, env=_environment())
+
+    def cancel_all(self) -> None:
+        """Cancel the user's jobs."""
+        self.container.run("qdel", "-u", self.container.user.name, check=False, env=_environment())
+
+    def why(self) -> str:
+        """Return what the scheduler says of hosts that take no jobs."""
+        return self.container.run("qstat", "-f", "-explain", "aAcE", check=False, env=_environment()).stdout
 
     # ------------------------------------------------------------------ a look
     def node_states(self) -> dict[str, str]:

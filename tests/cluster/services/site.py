@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,6 +106,35 @@ class Site(ABC):
     @abstractmethod
     def node_states(self) -> dict[str, str]:
         """Return the state of each node, ``idle`` when it waits for jobs; empty when the controller is down."""
+
+    @abstractmethod
+    def cancel_all(self) -> None:
+        """Cancel the user's jobs."""
+
+    def why(self) -> str:
+        """Return what the scheduler says of nodes that take no jobs."""
+        return ""
+
+    def settle(self) -> None:
+        """Bring all in order before a test: no jobs, nodes that wait for some.
+
+        A scheduler takes a node out by itself when a job's processes would not end in time, as on a busy machine; a
+        test that needs the node would then wait for ever. What was found is told as a warning.
+        """
+        if set(self.node_states().values()) == {"idle"}:
+            return
+        self.cancel_all()
+        deadline = time.monotonic() + 20
+        while set(self.node_states().values()) != {"idle"} and time.monotonic() < deadline:
+            time.sleep(0.25)
+        states = self.node_states()
+        if set(states.values()) == {"idle"}:
+            return
+        warnings.warn(f"{self.name}: {states} before a test\n{self.why()}", stacklevel=2)
+        for node in self.nodes:
+            if states.get(node) != "idle":
+                self.resume(node)
+        self.container.until(lambda: set(self.node_states().values()) == {"idle"}, "idle nodes", 90)
 
     def sshd_down(self) -> None:
         """Refuse SSH connections and cut those that are there."""

@@ -41,6 +41,8 @@ DefMemPerCPU=200
 MpiDefault=none
 ReturnToService=2
 KillWait=2
+# On a busy machine processes end late; Slurm would drain their node ("Kill task failed").
+UnkillableStepTimeout=600
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
 GresTypes=gpu
 {accounting}
@@ -246,7 +248,16 @@ class SlurmCluster(Site):
 
     def resume(self, node: str) -> None:
         """Bring a node back."""
-        self.container.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        # Refused for a node that is neither down nor drained.
+        self.container.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+
+    def cancel_all(self) -> None:
+        """Cancel the user's jobs."""
+        self.container.run("scancel", f"--user={self.container.user.name}")
+
+    def why(self) -> str:
+        """Return what the scheduler says of nodes that take no jobs."""
+        return self.container.run("sinfo", "-R", check=False).stdout
 
     # ------------------------------------------------------------------ a look
     def node_states(self) -> dict[str, str]:
