@@ -455,23 +455,33 @@ def _place(
     alone = wait + work / np.maximum(demand.cores, 1)[:, None]
     share = work / np.array(capacity)
     # Beyond this no quota can run out: the check for every task is then spared.
-    scarce = any(left < float(work.max(axis=1).sum()) for left in quota.values())
-    for i, (which, group, works, alones, shares, costs) in enumerate(
-        _rows(candidates.of, demand.group, work, alone, share, cost)
+    most = work.max(axis=1)
+    scarce = any(left < float(most.sum()) for left in quota.values())
+    least = min(quota.values())
+    for i, (which, group, works, alones, shares, costs, peak) in enumerate(
+        _rows(candidates.of, demand.group, work, alone, share, cost, most)
     ):
         options = candidates.sets[which]
-        if scarce and any(works[k] > quota[owner[k]] for k in options):
+        if peak > least and any(works[k] > quota[owner[k]] for k in options):
             reasons[i, [k for k in options if works[k] > quota[owner[k]]]] = Reason.QUOTA
             options = tuple(k for k in options if works[k] <= quota[owner[k]])
         if not options:
             continue
         best = options[0]
         if len(options) > 1:
-            ends = [max(load[k] + shares[k], alones[k]) + SPREAD * load[k] for k in options]
-            best = options[_CHOICES[strategies[group]](ends, [costs[k] for k in options])]
+            charges = [costs[k] for k in options]
+            low = min(charges)
+            if strategies[group] == "cheapest" and charges.count(low) == 1:
+                best = options[charges.index(low)]
+            else:
+                ends = [max(load[k] + shares[k], alones[k]) + SPREAD * load[k] for k in options]
+                best = options[_CHOICES[strategies[group]](ends, charges)]
         chosen[i] = best
         if scarce:
-            quota[owner[best]] -= works[best]
+            left = quota[owner[best]] - works[best]
+            quota[owner[best]] = left
+            if left < least:
+                least = left
         load[best] += shares[best]
 
 
@@ -506,11 +516,7 @@ def _fastest(ends: list[float], _costs: list[float]) -> int:
 
 
 def _cheapest(ends: list[float], costs: list[float]) -> int:
-    return (
-        costs.index(min(costs))
-        if len(set(costs)) == len(costs)
-        else min(zip(costs, ends, range(len(ends))))[2]
-    )
+    return min(zip(costs, ends, range(len(ends))))[2]
 
 
 def _balanced(ends: list[float], costs: list[float]) -> int:
