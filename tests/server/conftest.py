@@ -1,0 +1,117 @@
+"""Small publications, and a server over them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from matcompute.publish import keys
+from matcompute.publish.build import build
+from matcompute.publish.gates import Limits
+from matcompute.publish.release import Publication
+from matcompute.publish.terms import terms_of
+from matcompute.server.app import create_app
+from matcompute.server.node import Node
+from matcompute.server.settings import NodeSettings
+
+#: Ids of datasets: ``IDS[0]`` …
+IDS = [f"{k}{k}{k}{k}{k}{k}{k}{k}-0000-4000-8000-00000000000{k}" for k in range(1, 10)]
+LIMITS = Limits(0.3, 0.9)
+Release = Callable[..., Any]
+
+
+def _write_dataset() -> Callable[..., Any]:
+    path = Path(__file__).parents[1] / "dataset" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("dataset_test_helpers", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.write  # type: ignore[no-any-return]
+
+
+class Releaser:
+    """Makes releases of small datasets in a publication."""
+
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        self.publication = Publication(folder)
+        keys.generate(self.publication.keys)
+        self.scratch = scratch
+        self._count = 0
+        self._write = _write_dataset()
+
+    def __call__(self, dataset_id: str, n: int = 20, *, seed: int | None = None, **terms: str) -> Any:
+        """Release the next version of a dataset (new structures unless a seed is given); return the event."""
+        self._count += 1
+        folder = self.scratch / f"r{self._count}"
+        folder.mkdir(parents=True)
+        shard = folder / "entries.h5"
+        facts = {
+            "title": f"Dataset {dataset_id[0]}",
+            "description": "Random alloys",
+            "campaign": "test",
+        } | terms
+        self._write(shard, n, self._count * 10 if seed is None else seed, dataset_id=dataset_id, **facts)
+        build(
+            [shard], terms_of([shard], "node-1"), folder / "out", previous=self.publication.latest(dataset_id)
+        )
+        return self.publication.release(folder / "out", limits=LIMITS, reason="test")
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Releaser:
+    """``release(dataset_id, n, grade=…, tier=…)`` in ``tmp_path/publication``."""
+    return Releaser(tmp_path / "publication", tmp_path / "scratch")
+
+
+@pytest.fixture
+def node(release: Releaser) -> Node:
+    """The node over that publication, empty as long as nothing is released."""
+    return Node(release.publication, NodeSettings(id="test-node"))
+
+
+class Served:
+    """A server that runs in a thread of this process."""
+
+    def __init__(self, node: Node, app: Any = None, **options: Any) -> None:
+        from matcompute.server.serve import configuration
+
+        self.node = node
+        self.app = app or create_app(node, follow_seconds=0.1)
+        self._server = uvicorn.Server(configuration(self.app, node, host="127.0.0.1", port=0, **options))
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive()
+            time.sleep(0.01)
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._server.force_exit = True
+        self._thread.join(20)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """``serve(node)`` → running server with ``.url`` and ``.port``; stopped after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(node: Node, app: Any = None, **options: Any) -> Served:
+            served = Served(node, app, **options)
+            served.start()
+            stack.callback(served.stop)
+            return served
+
+        yield start
