@@ -36,8 +36,12 @@ class Signature(BaseModel):
 
     def message(self, manifest: bytes) -> bytes:
         """Return what the key signed, for a manifest's bytes."""
+        return self.message_of(sha256(manifest))
+
+    def message_of(self, digest: str) -> bytes:
+        """Return what the key signed, for the digest of a manifest."""
         said: dict[str, Any] = self.model_dump(exclude={"signature"})
-        return _CONTEXT + dump({**said, "manifest_sha256": sha256(manifest)})
+        return _CONTEXT + dump({**said, "manifest_sha256": digest})
 
     def to_bytes(self) -> bytes:
         """Return the file's content."""

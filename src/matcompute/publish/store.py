@@ -203,6 +203,7 @@ class Store:
         digests: Mapping[str, str] | None = None,
         message: str = "",
         user: str = "",
+        created: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> int:
         """Add a version: all of it or nothing. Content that an older version holds is not written again.
@@ -219,6 +220,8 @@ class Store:
             Logical path → SHA-256 that the file must have.
         message, user
             Kept in the inventory.
+        created
+            Time of the version, UTC; now by default. A copy that gives the original's has the same inventory each time.
         progress
             Called with (bytes done, bytes in all).
 
@@ -250,7 +253,9 @@ class Store:
                     hint="build the release again on the version that is there",
                 )
             self._mend(folder, known)
-            return self._write(folder, base, dict(files), dict(digests or {}), message, user, progress)
+            return self._write(
+                folder, base, dict(files), dict(digests or {}), message, user, created, progress
+            )
 
     def _write(
         self,
@@ -260,6 +265,7 @@ class Store:
         expected: dict[str, str],
         message: str,
         user: str,
+        created: str | None,
         progress: Callable[[int, int], None] | None,
     ) -> int:
         number = base.head + 1
@@ -282,7 +288,7 @@ class Store:
                 done, new = done + size, new + (size if target else 0)
                 if progress is not None:
                     progress(done, total)
-            inventory = base.with_version(Version(utc_now(), state, message, user))
+            inventory = base.with_version(Version(created or utc_now(), state, message, user))
             raw = inventory.to_bytes()
             if number == 1:
                 self._put(f"{staging}/{OBJECT[0]}", OBJECT[1])
@@ -303,6 +309,12 @@ class Store:
         if not self.local or number > 1:
             self._put_inventory(folder, raw)
         return new
+
+    def mend(self, object_id: str) -> None:
+        """Remove what a crash left unfinished of an object; `commit` does so too, before it writes."""
+        with self._lock():
+            folder = self._folder(object_id)
+            self._mend(folder, self._newest(folder))
 
     def _mend(self, folder: str, newest: Inventory | None) -> None:
         """Remove what a crash left unfinished, and bring the root inventory up to date."""
