@@ -9,6 +9,7 @@ from typing import Any
 
 from matcompute.publish.facts import Contributor, FileFact, Identifiers, NodeFact, ReleaseFacts, SoftwareFact
 from matcompute.publish.parquet import write_summary_table
+from matcompute.publish.rights import Rights
 from matcompute.publish.summary import summarize_release
 
 
@@ -49,5 +50,8 @@ def make_release(folder: Path, write: Callable[..., Any], **changes: Any) -> Rel
         "methods": tuple(summary["methods"]),
         "summary": summary,
         "identifiers": Identifiers(cstr="12345.11.abc", doi="10.1234/abc"),
+        "rights": Rights(
+            holder="Institute", project="2022YFB0000000", embargo="2027-01-31", patents=("CN1",)
+        ),
     }
     return ReleaseFacts(**(facts | changes))

@@ -1,46 +1,26 @@
-"""Independent validators on what the tables make.
-
-They are heavy and want versions of their own, so they live in an environment of their own; MATCOMPUTE_VALIDATORS names
-the folder of its programs (mlcroissant, rocrate-validator, python with datacite and optimade). The RO-Crate validator
-needs the RO-Crate context: from the network, or from the cache that MATCOMPUTE_ROCRATE_CACHE names.
-"""
+"""Independent validators on what the tables make, see ``validators.py``."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from matcompute.publish.build import build
 from matcompute.publish.mappings import render
 from matcompute.publish.optimade import write_optimade
+from matcompute.publish.rights import Rights
+from matcompute.publish.terms import terms_of
 
+from .conftest import DATASET
 from .mapping_release import make_release
+from .validators import need_module, need_program, rocrate, run
 
 pytest.importorskip("jsone", reason="json-e fills the mapping tables")
-
-_FOLDER = Path(os.environ.get("MATCOMPUTE_VALIDATORS") or Path(sys.executable).parent)
-
-
-def run(program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(_FOLDER / program), *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
-
-
-def need_program(name: str) -> None:
-    if not (_FOLDER / name).exists():
-        pytest.skip(f"{name} is not installed (MATCOMPUTE_VALIDATORS)")
-
-
-def need_module(name: str, cwd: Path) -> None:
-    if run("python", "-c", f"import {name}", cwd=cwd).returncode:
-        pytest.skip(f"{name} is not installed (MATCOMPUTE_VALIDATORS)")
 
 
 def test_croissant_validates_and_its_records_load(tmp_path: Path, write_dataset: Callable[..., Any]) -> None:
@@ -60,22 +40,40 @@ def test_croissant_validates_and_its_records_load(tmp_path: Path, write_dataset:
 
 
 def test_ro_crate_meets_every_requirement(tmp_path: Path, write_dataset: Callable[..., Any]) -> None:
-    need_program("rocrate-validator")
     folder = tmp_path / "release"
     facts = make_release(folder, write_dataset)
     (folder / "ro-crate-metadata.json").write_text(json.dumps(render("ro-crate", facts)), encoding="utf-8")
-    arguments = ["-y", "--disable-color", "validate", "-p", "ro-crate-1.2", "--no-paging", "-v", "-f", "text"]
-    if cache := os.environ.get("MATCOMPUTE_ROCRATE_CACHE"):
-        arguments += ["--offline", "--cache-path", cache]
-    done = run("rocrate-validator", *arguments, str(folder), cwd=tmp_path)
-    report = done.stdout + done.stderr
-    if (
-        "not available in the HTTP cache" in report
-        or "ConnectionError" in report
-        or "NameResolution" in report
-    ):
-        pytest.skip("the RO-Crate context cannot be reached (MATCOMPUTE_ROCRATE_CACHE)")
-    assert done.returncode == 0, report[-4000:]
+    valid, report = rocrate(folder, "ro-crate-1.2")
+    assert valid, report[-4000:]
+
+
+def test_both_crates_of_a_release_meet_every_requirement(
+    tmp_path: Path, write_dataset: Callable[..., Any]
+) -> None:
+    """The release with all that a node may add, and the crate of its processes inside it."""
+    import zipfile
+
+    shard, archive, out = tmp_path / "a b.h5", tmp_path / "run.aiida", tmp_path / "out"
+    write_dataset(shard, 20, dataset_id=DATASET)
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("metadata.json", "db.sqlite3"):
+            file.writestr(name, "")
+    rights = {"holder": "Institute", "project": "2022YFB", "embargo": "2999-01-31", "patents": ("CN1",)}
+    terms = terms_of([shard], "node-1", cstr="31253.11.x", doi="10.1234/x", keywords=("alloy",), **rights)
+    build([shard], replace(terms, tier="member-1"), out, archive=archive)
+    valid, report = rocrate(out, "ro-crate-1.2")
+    assert valid, report[-4000:]
+    valid, report = rocrate(out / "provenance", "process-run-crate-0.5")
+    assert valid, report[-4000:]
+    # The validator is one: an action without what ran in it is refused.
+    crate = out / "provenance" / "ro-crate-metadata.json"
+    document = json.loads(crate.read_text(encoding="utf-8"))
+    for item in document["@graph"]:
+        item.pop("instrument", None)
+    crate.write_text(json.dumps(document), encoding="utf-8")
+    valid, report = rocrate(out / "provenance", "process-run-crate-0.5")
+    assert not valid
+    assert "instrument" in report
 
 
 def test_datacite_schema(tmp_path: Path, write_dataset: Callable[..., Any]) -> None:
@@ -84,7 +82,7 @@ def test_datacite_schema(tmp_path: Path, write_dataset: Callable[..., Any]) -> N
     facts = make_release(tmp_path / "release", write_dataset)
     for name, item in (
         ("full", facts),
-        ("bare", facts.model_copy(update={"contributors": (), "keywords": ()})),
+        ("bare", facts.model_copy(update={"contributors": (), "keywords": (), "rights": Rights()})),
     ):
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(render("datacite", item)), encoding="utf-8")

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,8 @@ import pytest
 from matcompute.publish.errors import StoreError
 from matcompute.publish.ocfl import object_path
 from matcompute.publish.store import Store
+
+from .validators import need_program, run
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -34,16 +33,10 @@ def files(folder: Path, **content: str) -> dict[str, Path]:
 
 
 def ocfl_valid(root: Path) -> tuple[bool, str]:
-    """Validate with ocfl-py: in this environment, or with the program that $OCFL_VALIDATE names."""
-    program = os.environ.get("OCFL_VALIDATE") or shutil.which("ocfl-validate.py")
-    if program is None and importlib.util.find_spec("ocfl") is not None:
-        program = str(Path(sys.executable).with_name("ocfl-validate.py"))
-    if program is None:
-        pytest.skip("ocfl-py is not installed (pip install ocfl-py)")
-    python = str(Path(program).with_name("python"))
+    """Validate with ocfl-py."""
+    need_program("ocfl-root.py")
     what = ["validate", "--root"] if (root / "0=ocfl_1.1").exists() else ["validate-object", "--objdir"]
-    command = [python, str(Path(program).with_name("ocfl-root.py")), *what, str(root)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    result = run("ocfl-root.py", *what, root, cwd=root)
     said = result.stdout + result.stderr
     return result.returncode == 0 and " is VALID" in said, said
 

@@ -42,6 +42,13 @@ def _terms(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--grade", help="general, important or core; never below that of a file."),
             click.option("--tier", help="public, or the member level that may have it."),
             click.option("--dataset-id", help="UUID of the dataset."),
+            click.option("--keyword", "keywords", multiple=True, help="A word to find it by; repeatable."),
+            click.option("--cstr", help="CSTR that the registry gave."),
+            click.option("--doi", help="DOI that the registry gave."),
+            click.option("--holder", help="Who holds the rights."),
+            click.option("--project", help="Number of the project that paid for it."),
+            click.option("--embargo", help="Day (UTC, YYYY-MM-DD) before which it cannot be public."),
+            click.option("--patent", "patents", multiple=True, help="Number of a patent; repeatable."),
         ]
     ):
         command = option(command)
@@ -131,15 +138,17 @@ def check(
     from matcompute.publish.gates import Limits
     from matcompute.publish.gates import check as check_gates
 
-    terms = _read_terms(files, given)
     publication = _publication()
+    terms = _read_terms(files, given)
     latest = publication.latest(terms.dataset_id)
+    terms = terms.following(latest)
     with _stages() as show:
         report = check_gates(
             list(files),
             terms,
             publication.events,
             version=latest.version + 1 if latest else 1,
+            previous=latest,
             limits=Limits(min_converged, max(min_converged, Limits.warn)),
             progress=lambda done, total: show("checking", done, total),
         )
@@ -162,20 +171,40 @@ def check(
 
 
 @publish.command()
-@click.argument("files", type=_PATH, nargs=-1, required=True)
+@click.argument("files", type=_PATH, nargs=-1)
 @click.option("-o", "--out", type=_PATH, required=True, help="Folder to make.")
+@click.option(
+    "--campaign", help="Campaign of the workspace: its dataset and its AiiDA archive, instead of FILES."
+)
 @click.option("--archive", type=_PATH, help="AiiDA archive of the processes, to go into provenance/.")
 @click.option("--tables", type=_PATH, help="Folder of the node's own mapping tables.")
 @_terms
 def build(
-    files: tuple[Path, ...], out: Path, archive: Path | None, tables: Path | None, **given: Any
+    files: tuple[Path, ...],
+    out: Path,
+    campaign: str | None,
+    archive: Path | None,
+    tables: Path | None,
+    **given: Any,
 ) -> None:
-    """Make the folder of the next version out of dataset FILES."""
+    """Make the folder of the next version out of dataset FILES, or out of a campaign."""
+    from contextlib import ExitStack
+
     from matcompute.publish.build import build as build_folder
 
-    terms = _read_terms(files, given)
-    previous = _publication().latest(terms.dataset_id)
-    with _stages() as show:
+    if bool(files) == bool(campaign) or (campaign and archive):
+        raise click.UsageError("give dataset FILES (and --archive), or --campaign")
+    publication = _publication()
+    with ExitStack() as stack:
+        if campaign:
+            from matcompute.campaign.archive import exported
+            from matcompute.workspace import Workspace
+
+            dataset, archive = stack.enter_context(exported(Workspace.find(), campaign, out))
+            files = (dataset,)
+        terms = _read_terms(files, given)
+        previous = publication.latest(terms.dataset_id)
+        show = stack.enter_context(_stages())
         made = build_folder(
             list(files), terms, out, previous=previous, archive=archive, tables_dir=tables, progress=show
         )

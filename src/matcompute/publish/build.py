@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from matcompute.dataset import Dataset
 from matcompute.publish.blobs import copy
 from matcompute.publish.canonical import sha256_file
 from matcompute.publish.errors import PublishError
-from matcompute.publish.facts import Contributor, FileFact, NodeFact, ReleaseFacts, SoftwareFact
+from matcompute.publish.facts import FileFact, NodeFact, ReleaseFacts, SoftwareFact
 from matcompute.publish.gates import structures_digest
 from matcompute.publish.keys import utc_now
 from matcompute.publish.manifest import MANIFEST, Counts, File, Manifest, Previous
 from matcompute.publish.mappings import render
 from matcompute.publish.optimade import write_optimade
+from matcompute.publish.origin import origin
 from matcompute.publish.parquet import write_summary_table
 from matcompute.publish.summary import summarize_release
 from matcompute.publish.terms import Terms
@@ -29,7 +29,10 @@ DOCUMENTS = {
     "cstm": "cstm.json",
     "datacite": "datacite.json",
     "ro-crate": "ro-crate-metadata.json",
+    "schema-org": "schema-org.json",
 }
+#: The crate of the processes is in a folder of its own, with the archive: it follows other rules than the release's.
+_PROCESSES = ("process-run", "provenance/ro-crate-metadata.json")
 _TABLE, _STRUCTURES = "summary.parquet", "optimade.jsonl.gz"
 
 
@@ -70,6 +73,7 @@ def build(
         If the folder exists, two files have one name, a term is missing, the archive is none, or the version before
         is one of another dataset.
     """
+    terms = terms.following(previous)
     if out.exists():
         raise PublishError(f"{out} exists", hint="name another folder, or remove this one")
     names = [path.name for path in shards]
@@ -86,6 +90,7 @@ def build(
             raise PublishError(
                 f"there is no {name}", hint=f"give it with --{name}, or write it into the dataset"
             )
+    origin(shards)  # who has a malformed ORCID iD is told before anything is copied
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -140,7 +145,7 @@ def _fill(
     )
     files.append(_file(folder, table, "application/vnd.apache.parquet", "summary"))
     version, created = (1 if previous is None else previous.version + 1), utc_now()
-    software, contributors = _origin(copies)
+    software, contributors = origin(copies)
     facts = ReleaseFacts(
         dataset_id=terms.dataset_id,
         version=version,
@@ -158,6 +163,9 @@ def _fill(
         files=tuple(FileFact(**f.model_dump()) for f in files),
         methods=tuple(summary["methods"]),
         summary=summary,
+        keywords=terms.keywords,
+        identifiers=terms.identifiers,
+        rights=terms.rights,
     )
     structures = folder / _STRUCTURES
     write_optimade(
@@ -168,12 +176,11 @@ def _fill(
         on_progress=lambda n, all_: progress("writing structures", n, all_),
     )
     files.append(_file(folder, structures, "application/gzip", "structures"))
-    facts = facts.model_copy(update={"files": tuple(FileFact(**f.model_dump()) for f in files)})
-    for name, document in DOCUMENTS.items():
-        target = folder / document
-        target.write_text(_json(render(name, facts, tables_dir=tables_dir)), encoding="utf-8")
-        media = "application/json" if name in ("cstm", "datacite") else "application/ld+json"
-        files.append(_file(folder, target, media, "metadata"))
+    files.append(_document(folder, *_PROCESSES, "provenance", _with(facts, files), tables_dir))
+    facts = _with(facts, files)  # the documents list all files but themselves
+    files += [
+        _document(folder, name, path, "metadata", facts, tables_dir) for name, path in DOCUMENTS.items()
+    ]
     return Manifest(
         dataset_id=terms.dataset_id,
         version=version,
@@ -190,7 +197,27 @@ def _fill(
         previous=previous and Previous(version=previous.version, manifest_sha256=previous.sha256),
         software=dict(sorted(software.items())),
         structures_sha256=structures_digest(copies),
+        keywords=terms.keywords,
+        identifiers=terms.identifiers,
+        rights=terms.rights,
     )
+
+
+def _with(facts: ReleaseFacts, files: Sequence[File]) -> ReleaseFacts:
+    return facts.model_copy(update={"files": tuple(FileFact(**f.model_dump()) for f in files)})
+
+
+def _document(
+    folder: Path, name: str, path: str, role: str, facts: ReleaseFacts, tables_dir: Path | None
+) -> File:
+    target = folder / path
+    target.parent.mkdir(exist_ok=True)
+    text = json.dumps(
+        render(name, facts, tables_dir=tables_dir), indent=1, ensure_ascii=False, allow_nan=False
+    )
+    target.write_text(text + "\n", encoding="utf-8")
+    media = "application/json" if name in ("cstm", "datacite") else "application/ld+json"
+    return _file(folder, target, media, role)
 
 
 def _require_archive(path: Path) -> None:
@@ -214,24 +241,3 @@ def _file(folder: Path, path: Path, media_type: str, role: str, digest: str | No
     return File(
         path=relative, size=size, sha256=digest or sha256_file(path), media_type=media_type, role=role
     )
-
-
-def _origin(shards: Sequence[Path]) -> tuple[dict[str, str], list[Contributor]]:
-    """Return the software and the people that the files name."""
-    software: dict[str, str] = {}
-    people: list[Contributor] = []
-    for path in shards:
-        with Dataset(path) as dataset:
-            software.update(dataset.metadata.software)
-            for item in dataset.metadata.contributors:
-                known = {k: v for k, v in item.items() if k in Contributor.model_fields}
-                person = Contributor.model_validate(known)
-                if person not in people:
-                    people.append(person)
-    return software, people
-
-
-def _json(document: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from matcompute.dataset import DOMAINS, GRADES, NODE_CLASSES, TIERS, spdx
 from matcompute.dataset.errors import DatasetError
+from matcompute.publish.rights import CSTR_PATTERN, Identifiers, Rights
 
 __all__ = [
     "CSTR_PATTERN",
@@ -21,9 +22,6 @@ __all__ = [
     "SoftwareFact",
 ]
 
-#: A CSTR, as the platform's registry writes it: five characters, a two-digit type, the name.
-CSTR_PATTERN = r"^\w{5}\.\d{2}\..*$"
-_DOI = r"^10\.\d{4,9}/\S+$"
 _SHA256 = r"^[0-9a-f]{64}$"
 _DATE = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$"
 _ORCID = re.compile(r"^(?:https?://orcid\.org/)?(\d{4}-\d{4}-\d{4}-\d{3}[\dX])$")
@@ -78,13 +76,6 @@ class NodeFact(_Fact):
     url: str | None = None
 
 
-class Identifiers(_Fact):
-    """Identifiers that registries gave, where there are any."""
-
-    cstr: str | None = Field(default=None, pattern=CSTR_PATTERN)
-    doi: str | None = Field(default=None, pattern=_DOI)
-
-
 class ReleaseFacts(_Fact):
     """All that a mapping may say about one version of one dataset.
 
@@ -110,6 +101,8 @@ class ReleaseFacts(_Fact):
         What :func:`matcompute.publish.summary.summarize_release` returns.
     identifiers
         CSTR and DOI, if given.
+    rights
+        Holder, project, embargo and patents, if given.
     """
 
     dataset_id: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
@@ -130,6 +123,7 @@ class ReleaseFacts(_Fact):
     methods: tuple[dict[str, Any], ...] = ()
     summary: dict[str, Any]
     identifiers: Identifiers = Identifiers()
+    rights: Rights = Rights()
 
     @field_validator("domain", "node_class", "grade", "tier")
     @classmethod
@@ -169,4 +163,24 @@ class ReleaseFacts(_Fact):
         doi = self.identifiers.doi
         data["doi_url"] = f"https://doi.org/{doi}" if doi else None
         data["url"] = data["doi_url"] or self.node.url or data["urn"]
-        return data
+        data["has_provenance"] = any(f.role == "provenance" for f in self.files)
+        data["conditions"] = self.rights.conditions
+        return data | _actions(self.summary.get("processes", []))
+
+
+def _actions(processes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the processes with the number of what ran in each, all that ran, and all data that went in or out."""
+    instruments: dict[tuple[str, str], int] = {}
+    actions = []
+    for process in processes:
+        if process.get("code"):
+            what = (process["code"], process.get("code_version") or "")
+        else:
+            what = (process.get("type") or process.get("label") or "function", "")
+        actions.append(process | {"instrument": instruments.setdefault(what, len(instruments))})
+    nodes = {node for p in processes for node in (*p.get("inputs", ()), *p.get("outputs", ()))}
+    return {
+        "actions": actions,
+        "instruments": [{"name": name, "version": version} for name, version in instruments],
+        "nodes": sorted(nodes),
+    }

@@ -14,6 +14,9 @@ from matcompute.dataset import GRADES, Dataset, Quality, Violation, validate_dat
 from matcompute.publish.canonical import sha256_file
 from matcompute.publish.errors import GateError, PublishError
 from matcompute.publish.events import Events
+from matcompute.publish.keys import utc_now
+from matcompute.publish.manifest import Manifest
+from matcompute.publish.origin import origin
 from matcompute.publish.terms import Terms
 
 __all__ = ["Finding", "GateReport", "Limits", "check", "structures_digest"]
@@ -116,6 +119,7 @@ def check(
     events: Events,
     *,
     version: int = 1,
+    previous: Manifest | None = None,
     limits: Limits | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> GateReport:
@@ -131,6 +135,8 @@ def check(
         What was released before.
     version
         Version that it would become.
+    previous
+        Manifest of the version before.
     limits
         Fractions of converged entries.
     progress
@@ -160,9 +166,14 @@ def check(
         found += _converged(shards, limits or Limits())
         found += _provenance(shards)
         found += _duplicates(shards, terms, events, version, digest)
+        found += _people(shards)
     found += _terms(terms)
+    found += _rights(terms, previous)
     found += _grade(terms, events)
-    gates = ("schema", "units", "values", "converged", "provenance", "terms", "licence", "grade", "duplicate")
+    gates = (
+        *("schema", "units", "values", "converged", "provenance"),
+        *("terms", "licence", "rights", "grade", "duplicate"),
+    )
     seen = {f.gate for f in found}
     for gate in gates:
         if gate not in seen:
@@ -256,6 +267,30 @@ def _terms(terms: Terms) -> Iterator[Finding]:
         yield Finding(
             "licence", "warning", f"{terms.licence} is a licence of your own: catalogues cannot read it"
         )
+
+
+def _people(shards: Sequence[Path]) -> Iterator[Finding]:
+    for path in shards:
+        try:
+            origin([path])
+        except PublishError as error:
+            yield Finding("terms", "blocked", error.message, remedy=error.hint or "")
+
+
+def _rights(terms: Terms, previous: Manifest | None) -> Iterator[Finding]:
+    rights = terms.rights
+    if rights.embargoed(utc_now()):
+        text = f"under embargo until {rights.embargo}"
+        if terms.tier == "public":
+            remedy = "wait, or give a member tier with --tier and regrade it when the day has come"
+            yield Finding("rights", "blocked", f"{text}, so it cannot be public", remedy=remedy)
+        else:
+            yield Finding("rights", "warning", f"{text}: it cannot become public before")
+    if previous is not None and previous.rights.embargoed(rights.embargo or utc_now()):
+        text = (
+            f"the version before was under embargo until {previous.rights.embargo}; this one lifts it earlier"
+        )
+        yield Finding("rights", "warning", text)
 
 
 def _grade(terms: Terms, events: Events) -> Iterator[Finding]:

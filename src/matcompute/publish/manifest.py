@@ -14,6 +14,7 @@ from matcompute.dataset.errors import DatasetError
 from matcompute.errors import did_you_mean
 from matcompute.publish.canonical import dump, load, sha256
 from matcompute.publish.errors import ManifestError
+from matcompute.publish.rights import Identifiers, Rights
 
 __all__ = ["MANIFEST", "SCHEMA", "SIGNATURE", "Counts", "File", "Manifest", "Previous"]
 
@@ -119,6 +120,9 @@ class Manifest(_Model):
         Name → version of what made the data.
     structures_sha256
         Digest over the sorted structure hashes of all entries: equal for two datasets of the same structures.
+    keywords, identifiers, rights
+        Words to find it by; CSTR and DOI; holder, project, embargo and patents. They stand in the file only where
+        there are any.
     """
 
     schema_: Literal["matcompute.manifest/v1"] = Field("matcompute.manifest/v1", alias="schema")
@@ -137,6 +141,9 @@ class Manifest(_Model):
     previous: Previous | None = None
     software: dict[str, str] = {}
     structures_sha256: Digest
+    keywords: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    identifiers: Identifiers = Identifiers()
+    rights: Rights = Rights()
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -153,7 +160,13 @@ class Manifest(_Model):
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able form."""
-        return self.model_dump(by_alias=True, mode="json")
+        data = self.model_dump(by_alias=True, mode="json")
+        for name in ("identifiers", "rights"):
+            data[name] = {key: value for key, value in data[name].items() if value}
+        for name in ("keywords", "identifiers", "rights"):
+            if not data[name]:
+                del data[name]
+        return data
 
     def to_bytes(self) -> bytes:
         """Return the canonical bytes: the content of ``manifest.json``, and what is signed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from matcompute.publish.chain import verify_chain
 from matcompute.publish.errors import ManifestError, PublishError, StoreError
 from matcompute.publish.events import Event, Events
 from matcompute.publish.gates import Limits, check
-from matcompute.publish.keys import Keyring, SigningKey, load
+from matcompute.publish.keys import Keyring, SigningKey, load, utc_now
 from matcompute.publish.manifest import MANIFEST, SIGNATURE, Manifest
 from matcompute.publish.signing import Signature, sign, verify
 from matcompute.publish.store import Store
@@ -167,6 +167,7 @@ class Publication:
             self.terms(folder, manifest),
             self.events,
             version=manifest.version,
+            previous=known[-1] if known else None,
             limits=limits,
             progress=progress,
         ).require()
@@ -186,7 +187,7 @@ class Publication:
 
     def terms(self, folder: Path, manifest: Manifest) -> Terms:
         """Return the terms of a built release, for the gates."""
-        return terms_of(
+        terms = terms_of(
             shards_of(folder, manifest),
             manifest.node,
             dataset_id=manifest.dataset_id,
@@ -196,6 +197,12 @@ class Publication:
             grade=manifest.grade,
             tier=manifest.tier,
             licence=manifest.licence,
+        )
+        return replace(
+            terms,
+            keywords=manifest.keywords,
+            identifiers=manifest.identifiers,
+            rights=manifest.rights,
         )
 
     def withdraw(self, dataset_id: str, reason: str, *, version: int | None = None) -> Event:
@@ -211,7 +218,8 @@ class Publication:
         Raises
         ------
         InputError
-            If one is not in its vocabulary, the reason is missing, or data above the lowest grade would be public.
+            If one is not in its vocabulary, the reason is missing, or data above the lowest grade or under embargo
+            would be public.
         """
         _need(reason)
         for name, value, vocabulary in (("grade", grade, GRADES), ("tier", tier, TIERS)):
@@ -224,6 +232,13 @@ class Publication:
             raise InputError(
                 f"data of grade '{grade or standing.grade}' cannot be public",
                 hint=f"give a member tier as well: --tier {TIERS[-1]}",
+            )
+        # The rights that the newest version states hold for all, as its grade and tier do.
+        newest = self.latest(dataset_id) if tier == "public" else None
+        if newest is not None and newest.rights.embargoed(utc_now()):
+            raise InputError(
+                f"{dataset_id} is under embargo until {newest.rights.embargo}: it cannot be public",
+                hint="wait; or, if the holder lifts it, release a version with an earlier --embargo",
             )
         return self.events.regrade(dataset_id, reason, grade=grade, tier=tier)
 

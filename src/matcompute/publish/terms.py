@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from matcompute.dataset import Dataset, Metadata
 from matcompute.dataset.metadata import highest_grade
 from matcompute.errors import InputError
+from matcompute.publish.manifest import Manifest
+from matcompute.publish.rights import Identifiers, Rights, identifiers_of, rights_of
 
 __all__ = ["Terms", "terms_of"]
 
@@ -27,6 +29,8 @@ class Terms:
         As in `matcompute.dataset.Metadata`.
     lowest_grade
         The highest grade that one of the files bears: a release cannot go below it.
+    keywords, identifiers, rights
+        What the node adds.
     """
 
     dataset_id: str
@@ -39,6 +43,20 @@ class Terms:
     tier: str
     licence: str
     lowest_grade: str
+    keywords: tuple[str, ...] = ()
+    identifiers: Identifiers = field(default_factory=Identifiers)
+    rights: Rights = field(default_factory=Rights)
+
+    def following(self, previous: Manifest | None) -> Terms:
+        """Return the terms of a version that follows another: its keywords and rights hold where none are given.
+
+        Identifiers do not: a registry gives each version its own, or one for all, and only the node knows which.
+        """
+        if previous is None:
+            return self
+        before = previous.rights.model_dump()
+        given = {key: value for key, value in self.rights.model_dump().items() if value}
+        return replace(self, keywords=self.keywords or previous.keywords, rights=Rights(**(before | given)))
 
 
 def terms_of(
@@ -52,16 +70,26 @@ def terms_of(
     grade: str | None = None,
     tier: str | None = None,
     licence: str | None = None,
+    keywords: Sequence[str] = (),
+    cstr: str | None = None,
+    doi: str | None = None,
+    holder: str | None = None,
+    project: str | None = None,
+    embargo: str | None = None,
+    patents: Sequence[str] = (),
 ) -> Terms:
     """Return the terms that the files of a dataset bear, with what is given put in their place.
 
     Raises
     ------
     InputError
-        If there is no file, the files belong to different datasets or disagree about a term that is not given.
+        If there is no file, the files belong to different datasets or disagree about a term that is not given, or
+        an identifier or the embargo is not of its pattern.
     DatasetError
         If a file cannot be read, or what is given is not in a vocabulary.
     """
+    identifiers = identifiers_of(cstr=cstr, doi=doi)
+    rights = rights_of(holder=holder, project=project, embargo=embargo, patents=tuple(patents))
     if not shards:
         raise InputError("a release needs at least one dataset file")
     found: list[Metadata] = []
@@ -97,4 +125,7 @@ def terms_of(
         tier=merged.tier,
         licence=merged.license,
         lowest_grade=highest_grade(grades),
+        keywords=tuple(dict.fromkeys(word.strip() for word in keywords if word.strip())),
+        identifiers=identifiers,
+        rights=rights,
     )
