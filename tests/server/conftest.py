@@ -20,11 +20,14 @@ from matcompute.publish.release import Publication
 from matcompute.publish.terms import terms_of
 from matcompute.server.app import create_app
 from matcompute.server.node import Node
+from matcompute.server.settings import Limits as RateLimits
 from matcompute.server.settings import NodeSettings
 
 #: Ids of datasets: ``IDS[0]`` …
 IDS = [f"{k}{k}{k}{k}{k}{k}{k}{k}-0000-4000-8000-00000000000{k}" for k in range(1, 10)]
 LIMITS = Limits(0.3, 0.9)
+#: Tests ask more often than anybody may.
+FREE = RateLimits(anonymous_per_minute=10**7, member_per_minute=10**7)
 Release = Callable[..., Any]
 
 
@@ -75,7 +78,7 @@ def release(tmp_path: Path) -> Releaser:
 @pytest.fixture
 def node(release: Releaser) -> Node:
     """The node over that publication, empty as long as nothing is released."""
-    return Node(release.publication, NodeSettings(id="test-node"))
+    return Node(release.publication, NodeSettings(id="test-node", limits=FREE))
 
 
 class Served:

@@ -23,7 +23,9 @@ _log = logging.getLogger("matcompute.server")
 #: ``module:function`` of each part; ``function(app, node)`` adds routes, mounts, middleware, ``node.register(…)``.
 #: In the order of their routes; a part that adds middleware is outside of those before it.
 PARTS: tuple[str, ...] = (
+    "matcompute.server.guard:doors",
     "matcompute.server.pull:mount",
+    "matcompute.server.guard:mount",  # outside of all others: last
 )  # fmt: skip
 
 

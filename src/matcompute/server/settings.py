@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from matcompute.dataset import TIERS
 from matcompute.errors import InputError, did_you_mean
+from matcompute.server.guard.alerts import AlertRules
+from matcompute.server.guard.metering import Quota
 from matcompute.yamlfile import LocatedYaml, format_key, load_yaml
 
-__all__ = ["FILE", "Alerts", "Limits", "NodeSettings", "Text"]
+__all__ = ["FILE", "Limits", "NodeSettings", "Text"]
 
 FILE = "node.yaml"
 
@@ -33,13 +36,13 @@ class Limits(_Model):
     member_per_minute: Annotated[int, Field(ge=1)] = 3000
 
 
-class Alerts(_Model):
-    """When the node's people are told."""
+def _member(value: str) -> str:
+    if value not in TIERS[1:]:
+        raise ValueError(f"'{value}' is no member tier{did_you_mean(value, TIERS[1:])}")
+    return value
 
-    bulk_gib_per_hour: Annotated[float, Field(gt=0)] = 100.0
-    failures_per_hour: Annotated[int, Field(ge=1)] = 100
-    #: First and last hour (UTC) in which member data is normally not pulled; equal: no such hours.
-    quiet_hours: tuple[Annotated[int, Field(ge=0, le=23)], Annotated[int, Field(ge=0, le=23)]] = (0, 0)
+
+_TIER = AfterValidator(_member)
 
 
 class NodeSettings(_Model):
@@ -63,6 +66,10 @@ class NodeSettings(_Model):
         Items of a page: default and most.
     max_body_kb
         Largest body of a request, KiB.
+    alerts
+        When the node's people are told (`AlertRules`).
+    quotas
+        Tier → what its members may use in a month (`Quota`); a tier without one has no limit.
     header_seconds, body_seconds, send_seconds
         Time that a client has for its headers, for its body, and to take a piece of the answer.
     """
@@ -81,7 +88,8 @@ class NodeSettings(_Model):
     header_seconds: Annotated[float, Field(gt=0)] = 20.0
     body_seconds: Annotated[float, Field(gt=0)] = 30.0
     send_seconds: Annotated[float, Field(gt=0)] = 60.0
-    alerts: Alerts = Alerts()
+    alerts: AlertRules = AlertRules()
+    quotas: dict[Annotated[str, _TIER], Quota] = {}
     node_class: Literal["computation"] = "computation"
 
     @field_validator("title", "organisation", mode="before")
@@ -118,7 +126,13 @@ def _message(path: Path, file: LocatedYaml, error: ValidationError) -> str:
     where = tuple(part for part in first["loc"] if isinstance(part, int | str))
     text = first["msg"]
     if first["type"] == "extra_forbidden":
-        parts = {"limits": Limits, "alerts": Alerts, "title": Text, "organisation": Text}
+        parts: dict[str, type[BaseModel]] = {
+            "limits": Limits,
+            "alerts": AlertRules,
+            "quotas": Quota,
+            "title": Text,
+            "organisation": Text,
+        }
         fields = parts[str(where[0])].model_fields if len(where) > 1 else NodeSettings.model_fields
         text = f"no such key{did_you_mean(str(where[-1]), fields)}"
     return f"{path}:{file.place(where)[0]}: {format_key(where)}: {text}"

@@ -127,7 +127,7 @@ class Watch:
         r = self.rules
         moment = datetime.fromisoformat(str(record["at"]).replace("Z", "+00:00"))
         at = moment.astimezone(UTC).timestamp()
-        name, address = str(record.get("principal", "")), str(record.get("address", ""))
+        name, address = str(record.get("principal") or ""), str(record.get("address") or "")
         reader = name or address
         status, trusted = int(record.get("status") or 0), name in r.trusted
         size = int(record.get("bytes") or 0)

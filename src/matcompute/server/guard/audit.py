@@ -138,10 +138,8 @@ def digest_of(record: str) -> str:
 
 
 def encode(fields: Mapping[str, Any]) -> str:
-    """Return a record's text: JSON in ASCII (nothing in it can steer a terminal), sorted keys, no None."""
-    return json.dumps(
-        {k: v for k, v in fields.items() if v is not None}, sort_keys=True, separators=(",", ":")
-    )
+    """Return a record's text: JSON in ASCII (nothing in it can steer a terminal), sorted keys."""
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
 def period_of(at: str) -> str:
@@ -230,7 +228,8 @@ class AuditLog:
             seq, before = head.seq, head.hash
             rows = []
             usage: dict[tuple[str, str, str], tuple[int, int]] = {}
-            for fields in records:
+            for given in records:
+                fields = {name: value for name, value in given.items() if value is not None}
                 record = encode(fields)
                 seq, before = seq + 1, link(before, digest_of(record))
                 rows.append((seq, record, before))
