@@ -104,9 +104,13 @@ def slurm_a(cluster_folder: Path, compiled: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="session")
 def slurm_b(cluster_folder: Path, compiled: Path) -> Iterator[Site]:
-    """Slurm without accounting: one node b1 of 4 cores, partition ``main``."""
+    """Slurm without accounting: one node b1 of 4 cores, partition ``main``; ``urgent`` ends jobs of ``main``."""
+    partitions = [
+        Partition("main", ("b1",), default=True),
+        Partition("urgent", ("b1",), tier=10, told=False),
+    ]
     yield from start(
-        lambda: SlurmCluster(cluster_folder / "b", "slurm-b", ["b1"]),
+        lambda: SlurmCluster(cluster_folder / "b", "slurm-b", ["b1"], partitions=partitions),
         missing(*SlurmCluster.programs),
         compiled,
     )

@@ -40,6 +40,8 @@ SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=200
 MpiDefault=none
 ReturnToService=2
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 KillWait=2
 # On a busy machine processes end late; Slurm would drain their node ("Kill task failed").
 UnkillableStepTimeout=600
@@ -90,6 +92,10 @@ class Partition:
     name: str
     nodes: tuple[str, ...]
     default: bool = False
+    #: Jobs of a higher tier end those of a lower one that are in their way.
+    tier: int = 1
+    #: Whether the centre's profile tells of it.
+    told: bool = True
 
 
 class SlurmCluster(Site):
@@ -146,7 +152,7 @@ class SlurmCluster(Site):
             )
         lines = [
             f"PartitionName={part.name} Nodes={','.join(part.nodes)} Default={'YES' if part.default else 'NO'}"
-            f" MaxTime={self.max_minutes} DefaultTime=5 State=UP"
+            f" MaxTime={self.max_minutes} DefaultTime=5 State=UP PriorityTier={part.tier}"
             for part in self.partitions
         ]
         text = CONFIG.format(
@@ -271,7 +277,7 @@ class SlurmCluster(Site):
     def blocks(self) -> dict[str, Any]:
         """Return the scheduler's part of the profile."""
         partitions: list[dict[str, Any]] = []
-        for part in self.partitions:
+        for part in (part for part in self.partitions if part.told):
             block = {
                 "name": part.name,
                 "nodes": len(part.nodes),

@@ -83,6 +83,7 @@ class Dispatcher:
         self._unrecorded: set[int] = set()
         self._message = ""
         self._waits = False
+        self._doubted: set[int] = set()
 
     # ------------------------------------------------------------------ life
     def run(self) -> None:
@@ -236,6 +237,7 @@ class Dispatcher:
         with self.state.read() as connection:
             rows = [row for row in all_campaigns(connection, ["running"]) if row.wanted == "run"]
         if not rows:
+            self._doubted.clear()
             return 0
         count, turn = submit_next(self.state, rows, self.centres.pool, self._await_daemon, self._fail)
         for row in turn.over:
@@ -249,10 +251,17 @@ class Dispatcher:
         if waits or self._waits:
             self._waits = bool(waits)
             self._say("; ".join(f"'{item.row.name}' waits: {item.text}" for item in waits))
+        asked, self._doubted = self._doubted, set()
         for item in stuck:
             with self.state.write() as connection:
                 row = by_id(connection, item.row.id)
                 if item.kind == "waits" or row.state != "running" or _in_flight(connection, row.id):
+                    continue
+                if row.id not in asked:
+                    # A profile may have been changed since it was read, a quota raised for example: no campaign stops
+                    # before the files were looked at once more.
+                    self._doubted.add(row.id)
+                    self.centres.pool.forget()
                     continue
                 values = stuck_values(row, item.kind, item.text)
                 LOGGER.error("campaign '%s': %s", row.name, values["reason"])
