@@ -89,7 +89,9 @@ class Served:
 
         self.node = node
         self.app = app or create_app(node, follow_seconds=0.1)
-        self._server = uvicorn.Server(configuration(self.app, node, host="127.0.0.1", port=0, **options))
+        self._server = uvicorn.Server(
+            configuration(self.app, node, host="127.0.0.1", port=0, timeout_graceful_shutdown=1, **options)
+        )
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
     def start(self) -> None:
@@ -102,7 +104,6 @@ class Served:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._server.force_exit = True
         self._thread.join(20)
 
 

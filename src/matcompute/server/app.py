@@ -14,6 +14,7 @@ from fastapi import FastAPI
 import matcompute
 from matcompute.errors import MatcomputeError
 from matcompute.server import errors
+from matcompute.server.bodies import BodyLimit
 from matcompute.server.node import Node
 
 __all__ = ["PARTS", "create_app"]
@@ -25,6 +26,7 @@ _log = logging.getLogger("matcompute.server")
 PARTS: tuple[str, ...] = (
     "matcompute.server.guard:doors",
     "matcompute.server.pull:mount",
+    "matcompute.server.optimade.routes:mount",
     "matcompute.server.guard:mount",  # outside of all others: last
 )  # fmt: skip
 
@@ -61,6 +63,8 @@ def create_app(node: Node, *, follow_seconds: float = 1.0) -> FastAPI:
     )
     app.state.node = node
     errors.install(app)
+    limit = node.settings.max_body_kb << 10
+    app.add_middleware(BodyLimit, max_bytes=limit, seconds=node.settings.body_seconds)
     mounts = []
     for part in PARTS:
         module, function = part.split(":")

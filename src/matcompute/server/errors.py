@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from matcompute.errors import MatcomputeError
 
@@ -60,12 +61,25 @@ def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def _methods(request: Request) -> set[str]:
+    found: set[str] = set()
+    for route in request.app.router.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= set(getattr(route, "methods", None) or ())
+    return found
+
+
 def install(app: FastAPI) -> None:
     """Give an application (the mounted ones too) the problem documents."""
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> ProblemResponse:
-        return problem(error.status_code, str(error.detail), error.headers)
+    async def _http(request: Request, error: HTTPException) -> ProblemResponse:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            # Starlette names the methods of the first route at this address only.
+            headers["Allow"] = ", ".join(sorted(_methods(request)))
+        return problem(error.status_code, str(error.detail), headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> ProblemResponse:

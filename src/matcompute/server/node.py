@@ -128,6 +128,8 @@ class Node:
     def write(self) -> Iterator[Connection]:
         """Open a transaction that writes, one at a time in this process; commits at the end."""
         with self._lock, self.engine.begin() as connection:
+            # The lock first, then the reads: SQLite cannot turn a reader into a writer once somebody else has written.
+            lock_head(connection)
             yield connection
 
     @property
