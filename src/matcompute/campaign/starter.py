@@ -51,7 +51,7 @@ stages:
       by: bulk_modulus
       order: descending
 
-centres: [local]                         # only centres whose clearance covers the grade
+# centres: [local]                       # else every centre that may hold the data and suits the stage
 budget:
   core_hours: 1
 """
