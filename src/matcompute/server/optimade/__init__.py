@@ -1,0 +1,1 @@
+"""OPTIMADE over the tables of the server."""
