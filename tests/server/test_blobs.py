@@ -196,7 +196,7 @@ class Slow:
             total += len(raw)
 
 
-SIZE = 64 << 20
+SIZE = 24 << 20
 
 
 def test_an_open_download_stops_when_access_stops(

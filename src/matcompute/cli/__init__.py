@@ -34,6 +34,7 @@ def _build() -> LazyGroup:
                 "Look at, check, export, compare and trace datasets.",
             ),
             "publish": ("matcompute.cli.publish:publish", "Release signed, immutable versions of datasets."),
+            "serve": ("matcompute.cli.serve:serve", "Serve what was released to platforms and the public."),
             "pull": ("matcompute.cli.pull:pull", "Keep a verified copy of what nodes publish."),
         },
     )

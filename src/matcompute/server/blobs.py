@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from matcompute.dataset import GRADES, TIERS
 from matcompute.errors import MatcomputeError
 from matcompute.server.access import Access, Caller, Principal, authenticate
 from matcompute.server.caching import (
@@ -27,6 +28,7 @@ from matcompute.server.caching import (
     unchanged,
 )
 from matcompute.server.errors import not_found, problem, responses
+from matcompute.server.guard.notes import note
 from matcompute.server.node import Node
 from matcompute.server.tables import datasets, files, versions
 
@@ -66,7 +68,7 @@ class _Wanted:
             condition &= (files.c.version == self.version) & (files.c.path == self.path)
         same = (versions.c.dataset_id == files.c.dataset_id) & (versions.c.version == files.c.version)
         query = (
-            select(files)
+            select(files, datasets.c.tier, datasets.c.grade)
             .join(versions, same)
             .join(datasets, datasets.c.id == files.c.dataset_id)
             .where(condition)
@@ -109,6 +111,8 @@ def _serve(node: Node, request: Request, who: Principal, wanted: _Wanted) -> Res
     row = wanted.find(node, who)
     if row is None:
         raise not_found()
+    served = {"dataset_id": row.dataset_id, "version": row.version, "tier": row.tier, "grade": row.grade}
+    note(request, **served, sha256=row.sha256)
     etag = f'"sha256:{row.sha256}"'
     headers = {
         "ETag": etag,
@@ -124,15 +128,17 @@ def _serve(node: Node, request: Request, who: Principal, wanted: _Wanted) -> Res
         raise HTTPException(412, "the content has another digest")
     if unchanged(request, etag):
         return Response(status_code=304, headers=headers)
-    store, prefix = node.publication.store, node.settings.x_accel
-    if prefix is not None and store.local is not None:
-        headers["X-Accel-Redirect"] = prefix + quote(row.location)
-        return Response(media_type=row.media_type, headers=headers)
     try:
         part = byte_range(request, etag, row.size)
     except ValueError as error:
         return problem(416, str(error), {"Content-Range": f"bytes */{row.size}"})
     start, stop = part or (0, row.size)
+    store, prefix = node.publication.store, node.settings.x_accel
+    if prefix is not None and store.local is not None and (row.tier, row.grade) == (TIERS[0], GRADES[0]):
+        # Public data only: nginx cannot be told to break off a download when access to the data ends.
+        headers["X-Accel-Redirect"] = prefix + quote(row.location)
+        note(request, bytes=0 if request.method == "HEAD" else stop - start)
+        return Response(media_type=row.media_type, headers=headers)
     if part is not None:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{row.size}"
     headers["Content-Length"] = str(stop - start)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from matcompute.errors import InputError
+from matcompute.publish.release import Publication
 from matcompute.server.node import Node
 
-__all__ = ["configuration"]
+__all__ = ["configuration", "run"]
 
 
 def configuration(app: FastAPI, node: Node, *, host: str, port: int, **options: Any) -> uvicorn.Config:
@@ -57,3 +61,55 @@ def configuration(app: FastAPI, node: Node, *, host: str, port: int, **options: 
         "timeout_graceful_shutdown": 10,
     }
     return uvicorn.Config(app, host=host, port=port, http=Protocol, **(defaults | options))
+
+
+def run(
+    publication: Publication,
+    *,
+    host: str,
+    port: int,
+    rebuild: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve a publication until the process is told to stop.
+
+    Parameters
+    ----------
+    publication
+        What is served; its key must exist.
+    host, port
+        Where; port 0: any free one.
+    rebuild
+        Make the index again first.
+    say
+        Called with the line that says where the server is.
+
+    Raises
+    ------
+    KeyFileError
+        If the publication has no key yet.
+    InputError
+        If the address cannot be used.
+    ServerError
+        If the index cannot be opened.
+    """
+    from matcompute.server.app import create_app
+
+    node = Node(publication)
+    node.keyring  # noqa: B018 - a node without keys cannot be trusted by anybody: say so now
+    if rebuild:
+        node.create_tables()
+        node.rebuild()
+    app = create_app(node)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        raise InputError(
+            f"{host}, port {port}: {error.strerror}", hint="choose another one: --port"
+        ) from error
+    name = f"[{host}]" if ":" in host else host
+    say(f"serving {node.settings.id} at http://{name}:{listener.getsockname()[1]}")
+    uvicorn.Server(configuration(app, node, host=host, port=port)).run(sockets=[listener])

@@ -1,0 +1,35 @@
+"""``matcompute serve``: the node's server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["serve"]
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option(
+    "--port", default=8642, show_default=True, type=click.IntRange(0, 65535), help="0: any free one."
+)
+@click.option(
+    "-d",
+    "--publication",
+    type=click.Path(path_type=Path),
+    envvar="MATCOMPUTE_PUBLICATION",
+    help="Folder of keys, store and events; else $MATCOMPUTE_PUBLICATION, else publication/ in the workspace.",
+)
+@click.option("--store", help="Another place of the store: a folder or a URL (s3://bucket/prefix).")
+@click.option("--rebuild", is_flag=True, help="Make the index again from events and store first.")
+def serve(host: str, port: int, publication: Path | None, store: str | None, rebuild: bool) -> None:
+    """Serve what was released: pull protocol, OPTIMADE, OAI-PMH and pages. Stop it with Ctrl-C."""
+    from matcompute.publish.release import Publication
+    from matcompute.server.serve import run
+
+    if publication is None:
+        from matcompute.workspace import Workspace
+
+        publication = Workspace.find().root / "publication"
+    run(Publication(publication, store), host=host, port=port, rebuild=rebuild, say=click.echo)
