@@ -74,8 +74,7 @@ class Store:
 
     def objects(self) -> Iterator[str]:
         """Yield the ids of all objects, in the order of their folders."""
-        for path in sorted(self.fs.glob(f"{self.root}/*/*/*/*/{OBJECT[0]}")):
-            folder = str(path).rsplit("/", 1)[0]
+        for folder in self._folders():
             inventory = self._newest(folder)
             if inventory is not None:
                 yield inventory.object_id
@@ -156,12 +155,7 @@ class Store:
         """
         found: list[Damage] = []
         work: list[tuple[str, str, str]] = []
-        if object_id is not None:
-            folders = [self._folder(object_id)]
-        else:
-            names = self.fs.glob(f"{self.root}/*/*/*/*/{OBJECT[0]}")
-            folders = [str(name).rsplit("/", 1)[0] for name in sorted(names)]
-        for folder in folders:
+        for folder in self._folders() if object_id is None else [self._folder(object_id)]:
             inventory = self._newest(folder)
             if inventory is None:
                 found.append(Damage(object_id or "?", folder, "no version of it is whole"))
@@ -344,6 +338,10 @@ class Store:
         self._put(f"{self.root}/{ROOT[0]}", ROOT[1])
 
     # -- files ------------------------------------------------------------------------------------------------
+
+    def _folders(self) -> list[str]:
+        names = self.fs.glob(f"{self.root}/*/*/*/*/{OBJECT[0]}")
+        return [str(name).rsplit("/", 1)[0] for name in sorted(names)]
 
     def _folder(self, object_id: str) -> str:
         return f"{self.root}/{object_path(object_id)}"
