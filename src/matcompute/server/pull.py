@@ -16,6 +16,7 @@ from matcompute.server.access import Access, Caller, Principal, authenticate
 from matcompute.server.caching import answer
 from matcompute.server.errors import not_found, responses
 from matcompute.server.feed import head_of, page_of
+from matcompute.server.guard.notes import note
 from matcompute.server.models import Dataset, DatasetPage, Feed, NodeDescription, Summary, VersionInfo
 from matcompute.server.node import Node
 from matcompute.server.tables import datasets, versions
@@ -131,15 +132,16 @@ def router(node: Node) -> APIRouter:
             row = connection.execute(query).mappings().first()
             if row is None:
                 raise not_found()
+            note(request, dataset_id=dataset_id, tier=row["tier"], grade=row["grade"])
             found = connection.execute(
                 select(*columns).where(versions.c.dataset_id == dataset_id).order_by(versions.c.version)
             )
             said = Dataset.model_validate({**row, "versions": [dict(v) for v in found.mappings()]})
         return answer(request, who, said.model_dump_json(by_alias=True).encode(), _JSON)
 
-    def version_of(who: Principal, dataset_id: str, version: int) -> Row[Any]:
+    def version_of(request: Request, who: Principal, dataset_id: str, version: int) -> Row[Any]:
         query = (
-            select(versions)
+            select(versions, datasets.c.tier, datasets.c.grade)
             .join(datasets, datasets.c.id == versions.c.dataset_id)
             .where(Access.visible(who), datasets.c.id == dataset_id, versions.c.version == version)
         )
@@ -147,6 +149,7 @@ def router(node: Node) -> APIRouter:
             row = connection.execute(query).first()
         if row is None:
             raise not_found()
+        note(request, dataset_id=dataset_id, version=version, tier=row.tier, grade=row.grade)
         return row
 
     @routes.get(
@@ -156,7 +159,7 @@ def router(node: Node) -> APIRouter:
     )
     def manifest(request: Request, who: Caller, dataset_id: DatasetId, version: VersionNumber) -> Response:
         """Return the manifest, byte by byte as it was signed; a withdrawn version's too: the chain needs it."""
-        row = version_of(who, dataset_id, version)
+        row = version_of(request, who, dataset_id, version)
         return answer(request, who, row.manifest, _JSON, f'"sha256:{row.manifest_sha256}"')
 
     @routes.get(
@@ -166,6 +169,7 @@ def router(node: Node) -> APIRouter:
     )
     def signature(request: Request, who: Caller, dataset_id: DatasetId, version: VersionNumber) -> Response:
         """Return the detached signature of the manifest."""
-        return answer(request, who, version_of(who, dataset_id, version).signature, _JSON)
+        row = version_of(request, who, dataset_id, version)
+        return answer(request, who, row.signature, _JSON)
 
     return routes
