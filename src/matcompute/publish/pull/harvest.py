@@ -70,7 +70,6 @@ class Harvest:
     ) -> None:
         self.wire, self.state, self.store, self.staging = wire, state, store, staging
         self.receiver, self.limiter, self.jobs = receiver, limiter, jobs
-        self.root = ""
         self.keyring: Keyring | None = None
         self.meet_again: Callable[[], Keyring] | None = None
         self.progress: Callable[[str, int, int], None] = lambda *_: None
@@ -315,7 +314,7 @@ class Harvest:
     def refuse(self, item: Wanted, code: Code, reason: str, digest: str = "") -> None:
         """Note that a version is not taken, and tell the node in a receipt."""
         self.refused.add(item.dataset_id)
-        digest = item.manifest_sha256 or digest
+        digest = item.manifest_sha256 or digest or "0" * 64
         letter = self.receiver.letter(item.dataset_id, item.version, digest, code, reason)
         self.state.refuse(item, code, reason, letter)
 

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from matcompute.publish.canonical import sha256
 from matcompute.publish.errors import StoreError
 from matcompute.publish.pull.errors import Gone, Refusal, Unreachable
 from matcompute.publish.pull.harvest import Harvest
@@ -18,7 +21,7 @@ from matcompute.publish.pull.rate import Limiter
 from matcompute.publish.pull.receipts import Receiver, deliver
 from matcompute.publish.pull.staging import Staging
 from matcompute.publish.pull.state import Node, State
-from matcompute.publish.pull.trust import Page, meet
+from matcompute.publish.pull.trust import Page, Standing, meet
 from matcompute.publish.pull.wire import Stopped, Wire
 from matcompute.publish.store import Store
 
@@ -53,6 +56,8 @@ class Options:
         Whether to send any.
     patience
         Seconds without any good answer after which the pull ends.
+    from_start
+        Read the whole feed again, not only what is new: after the node widened what our token may see.
     """
 
     token: str | None = None
@@ -64,6 +69,7 @@ class Options:
     receiver: str | None = None
     receipts: bool = True
     patience: float = 60.0
+    from_start: bool = False
 
 
 @dataclass
@@ -251,6 +257,9 @@ class _Session:
         self.wire, self.destination, self.options = wire, destination, options
         self.state = destination.state
         self.progress: Progress = lambda *_: None
+        token = options.token
+        self.view = "public" if token is None else sha256(f"view:{token}".encode())[:16]
+        self.from_start = options.from_start
         self.receiver = Receiver(destination.folder / "keys", options.receiver or socket.gethostname())
         self.harvest = Harvest(
             wire,
@@ -265,27 +274,28 @@ class _Session:
     def begin(self) -> Report:
         """Meet the node."""
         node, first = self._meet()
-        return Report(node.name, self.wire.url, node.root, first, seq=node.seq)
+        return Report(
+            node.name, self.wire.url, node.root, first, seq=self.state.position(node.root, self.view)
+        )
 
     def once(self, report: Report, wait: int = 0) -> None:
         """Read the feed and fetch what is new; again if something vanished meanwhile: the feed says why."""
-        before = self.state.node(report.key_id)
-        assert before is not None
-        self.harvest.keyring, self.harvest.root = before.keyring, before.root
+        root = report.key_id
+        node = self.state.node(root)
+        assert node is not None
+        self.harvest.keyring = node.keyring
         self.harvest.meet_again = lambda: self._meet()[0].keyring
         self.harvest.progress = self.progress
-        report.changes += self._read_feed(before, wait)
+        report.changes += self._read_feed(root, wait)
         for attempt in range(3):
-            self._settle(before.root)
-            wanted = self.state.wanted(before.root, self.options.tiers, self.options.datasets)
+            self._settle(root)
+            wanted = self.state.wanted(root, self.options.tiers, self.options.datasets)
             gone = self.harvest.run(wanted, report)
             if not gone:
                 break
             # The answer for a version was "not for you": the feed knows why, perhaps a moment later.
             self.wire.stop.wait(0.5 * attempt)
-            node = self.state.node(before.root)
-            assert node is not None
-            report.changes += self._read_feed(node, 0)
+            report.changes += self._read_feed(root, 0)
         else:
             for item, what in gone:
                 if self.state.is_wanted(item):
@@ -293,14 +303,13 @@ class _Session:
 
     def end(self, report: Report) -> None:
         """Send receipts, write the catalogue, and tidy up."""
-        node = self.state.node(report.key_id)
-        assert node is not None
-        report.seq = node.seq
-        report.refusals = [Refusal(node.root, *row) for row in self.state.refusals(node.root)]
+        root = report.key_id
+        report.seq = self.state.position(root, self.view)
+        report.refusals = [Refusal(root, *row) for row in self.state.refusals(root)]
         write_catalogue(self.destination.folder, self.state, self.destination.store)
         self.harvest.tidy()
         if self.options.receipts:
-            report.receipts, report.receipts_trouble = deliver(self.state, self.wire, node.root)
+            report.receipts, report.receipts_trouble = deliver(self.state, self.wire, root)
 
     def _meet(self) -> tuple[Node, bool]:
         try:
@@ -311,17 +320,16 @@ class _Session:
             ) from error
         return meet(self.state, self.wire.url, answer, self.options.key)
 
-    def _read_feed(self, node: Node, wait: int) -> int:
-        seq, count = node.seq, 0
+    def _read_feed(self, root: str, wait: int) -> int:
+        seq, count = 0 if self.from_start else self.state.position(root, self.view), 0
         while True:
             page = Page.read(self.wire.json("/changes", after=seq, limit=1000, wait=wait), seq)
             wait = 0
             for dataset_id in {event.dataset_id for event in page.changes}:
                 self.harvest.refused.discard(dataset_id)
-            count += self.state.apply(
-                node.root, (event.model_dump() for event in page.changes), max(page.next, seq)
-            )
             seq = max(page.next, seq)
+            count += self.state.apply(root, self.view, (event.model_dump() for event in page.changes), seq)
+            self.from_start = False
             self.progress("changes", seq, page.head)
             if not page.more:
                 return count
@@ -329,10 +337,14 @@ class _Session:
                 raise Stopped("stopped")
 
     def _settle(self, root: str) -> None:
-        for item in self.state.doubtful(root):
+        """Ask the node about versions of which the feed did not say whether they are to be had."""
+        for dataset_id in self.state.doubtful(root):
             try:
-                self.wire.raw(f"/datasets/{item.dataset_id}/versions/{item.version}/manifest")
+                answer = self.wire.json(f"/datasets/{dataset_id}")
             except Gone:
-                self.state.settle(item, visible=False)
-            else:
-                self.state.settle(item, visible=True)
+                continue  # the feed will say so
+            try:
+                standing = Standing.model_validate(answer)
+            except ValidationError as error:
+                raise Unreachable(f"/datasets/{dataset_id}: {error.errors()[0]['msg']}") from error
+            self.state.settle(root, dataset_id, {v.version: v.withdrawn for v in standing.versions})

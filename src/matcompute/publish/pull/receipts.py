@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 from matcompute.publish import keys
-from matcompute.publish.canonical import dump
 from matcompute.publish.pull.errors import Gone, PullError
 from matcompute.publish.pull.state import Letter, State
 from matcompute.publish.pull.wire import Stopped, Wire
+from matcompute.publish.receipt import sign_receipt
 
 __all__ = ["Receiver", "deliver"]
-
-SCHEMA = "matcompute.receipt/v1"
-_CONTEXT = b"matcompute.receipt/v1\n"
 
 
 class Receiver:
@@ -36,24 +32,16 @@ class Receiver:
         self, dataset_id: str, version: int, manifest_sha256: str, code: str | None, reason: str = ""
     ) -> Letter:
         """Return a signed receipt: accept, or reject with a code and a reason."""
-        said = {
-            "schema": SCHEMA,
-            "dataset_id": dataset_id,
-            "version": version,
-            "manifest_sha256": manifest_sha256,
-            "verdict": "accept" if code is None else "reject",
-            "reason": "" if code is None else f"{code}: {reason}",
-            "receiver": self.name,
-            "at": keys.utc_now(),
-        }
-        signature = {
-            "key_id": self.key.key_id,
-            "algorithm": keys.ALGORITHM,
-            "public_key": self.key.public.public_key,
-            "signature": base64.b64encode(self.key.sign(_CONTEXT + dump(said))).decode(),
-        }
-        subject = f"{dataset_id}/{version}/{manifest_sha256}/{code or 'accept'}"
-        return Letter(subject, dump({**said, **signature}))
+        receipt = sign_receipt(
+            self.key,
+            dataset_id=dataset_id,
+            version=version,
+            manifest_sha256=manifest_sha256,
+            verdict="accept" if code is None else "reject",
+            reason="" if code is None else f"{code}: {reason}"[:4000],
+            receiver=self.name,
+        )
+        return Letter(f"{dataset_id}/{version}/{manifest_sha256}/{code or 'accept'}", receipt.to_bytes())
 
 
 def deliver(state: State, wire: Wire, root: str) -> tuple[int, str | None]:
@@ -73,14 +61,14 @@ def deliver(state: State, wire: Wire, root: str) -> tuple[int, str | None]:
             raise
         except (PullError, Gone) as error:
             return sent, error.message
-        if status in (200, 201, 204, 409):
-            state.sent(number)
-            sent += 1
-        elif status in (401, 403, 404, 405):
+        if status in (401, 403):
             return (
                 sent,
-                f"the node takes no receipts from us (status {status}); it needs a token with that scope",
+                f"the node takes no receipts from us (status {status}): it wants a token with that scope",
             )
-        else:
+        if status >= 400 and status not in (404, 409, 410):
             return sent, f"the node refuses a receipt (status {status})"
+        # 404 and 409: it concerns what the node does not show (any more); nobody will ever take it.
+        state.sent(number)
+        sent += status < 400
     return sent, None

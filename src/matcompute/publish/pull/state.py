@@ -19,8 +19,10 @@ __all__ = ["Dataset", "Letter", "Node", "State", "Wanted"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS nodes (
-    root TEXT PRIMARY KEY, url TEXT NOT NULL, name TEXT NOT NULL, keyring BLOB NOT NULL,
-    seq INTEGER NOT NULL DEFAULT 0, read INTEGER NOT NULL DEFAULT 0
+    root TEXT PRIMARY KEY, url TEXT NOT NULL, name TEXT NOT NULL, keyring BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS positions (
+    root TEXT NOT NULL, view TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (root, view)
 );
 CREATE TABLE IF NOT EXISTS datasets (
     root TEXT NOT NULL, dataset_id TEXT NOT NULL, grade TEXT NOT NULL, tier TEXT NOT NULL, seq INTEGER NOT NULL,
@@ -55,8 +57,6 @@ class Node:
     url: str
     name: str
     keyring: Keyring
-    seq: int
-    read: int
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,8 @@ class State:
 
     def nodes(self) -> list[Node]:
         """Return all nodes, in the order of their first keys."""
-        rows = self.db.execute(
-            "SELECT root, url, name, keyring, seq, read FROM nodes ORDER BY root"
-        ).fetchall()
-        return [Node(r[0], r[1], r[2], Keyring.from_bytes(r[3]), r[4], r[5]) for r in rows]
+        rows = self.db.execute("SELECT root, url, name, keyring FROM nodes ORDER BY root").fetchall()
+        return [Node(r[0], r[1], r[2], Keyring.from_bytes(r[3])) for r in rows]
 
     def node_at(self, url: str) -> Node | None:
         """Return the node that was met at an address."""
@@ -150,16 +148,21 @@ class State:
 
     # -- the feed ---------------------------------------------------------------------------------------------
 
-    def apply(self, root: str, events: Iterable[dict[str, Any]], seq: int) -> int:
+    def position(self, root: str, view: str) -> int:
+        """Return the last change that was read; each view (public, or a token's) is a feed of its own."""
+        row = self.db.execute(
+            "SELECT seq FROM positions WHERE root = ? AND view = ?", (root, view)
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def apply(self, root: str, view: str, events: Iterable[dict[str, Any]], seq: int) -> int:
         """Note what a page of events says, and the position after it; return how many there were."""
         count = 0
         with self.transaction() as db:
             for event in events:
                 count += 1
                 _apply(db, root, event)
-            db.execute(
-                "UPDATE nodes SET seq = max(seq, ?), read = read + ? WHERE root = ?", (seq, count, root)
-            )
+            db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", (root, view, seq))
         return count
 
     # -- versions ---------------------------------------------------------------------------------------------
@@ -192,19 +195,21 @@ class State:
         query = "SELECT 1 FROM versions WHERE status = 'wanted' AND NOT withdrawn LIMIT 1"
         return self.db.execute(query).fetchone() is None
 
-    def doubtful(self, root: str) -> list[Wanted]:
-        """Return the versions of datasets that came back in sight of which the feed did not say whether they did."""
+    def doubtful(self, root: str) -> list[str]:
+        """Return the datasets with versions of which the feed did not say whether they are to be had."""
         rows = self.db.execute(
-            "SELECT root, dataset_id, version, manifest_sha256 FROM versions WHERE root = ? AND withdrawn = ? "
-            "ORDER BY dataset_id, version",
+            "SELECT DISTINCT dataset_id FROM versions WHERE root = ? AND (withdrawn = ? OR "
+            "(status = 'wanted' AND manifest_sha256 IS NULL AND NOT withdrawn)) ORDER BY dataset_id",
             (root, _DOUBTFUL),
         )
-        return [Wanted(*row) for row in rows]
+        return [row[0] for row in rows]
 
-    def settle(self, item: Wanted, *, visible: bool) -> None:
-        """Note whether a doubtful version is to be had."""
+    def settle(self, root: str, dataset_id: str, withdrawn: dict[int, bool]) -> None:
+        """Note which versions the node says are withdrawn; one that it does not name is not to be had."""
         with self.transaction() as db:
-            _set(db, item, withdrawn=0 if visible else _WITHDRAWN)
+            for version in self.digests(root, dataset_id):
+                flag = 0 if withdrawn.get(version) is False else _WITHDRAWN
+                _set(db, Wanted(root, dataset_id, version, None), withdrawn=flag)
 
     def digests(self, root: str, dataset_id: str) -> dict[int, str | None]:
         """Return the known digests of the manifests of a dataset by version."""

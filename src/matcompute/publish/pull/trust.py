@@ -19,7 +19,7 @@ from matcompute.publish.pull.errors import NodeRefused, Refused, Unreachable
 from matcompute.publish.pull.state import Node, State, Wanted
 from matcompute.publish.signing import Signature, verify
 
-__all__ = ["PROTOCOL", "Event", "Page", "check_release", "meet"]
+__all__ = ["PROTOCOL", "Event", "Page", "Standing", "check_release", "meet"]
 
 _UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 PROTOCOL = "matcompute.pull/v1"
@@ -46,6 +46,17 @@ class Event(BaseModel):
         if self.op in ("publish", "revise") and (self.version is None or self.manifest_sha256 is None):
             raise ValueError("version or digest of the manifest is missing")
         return self
+
+
+class _VersionInfo(BaseModel):
+    version: Annotated[int, Field(ge=1)]
+    withdrawn: bool
+
+
+class Standing(BaseModel):
+    """What ``/datasets/{id}`` says of the versions."""
+
+    versions: tuple[_VersionInfo, ...]
 
 
 class Page(BaseModel):

@@ -213,6 +213,8 @@ class Wire:
                 raise Unreachable(f"{self.url}{path}: compressed, though we asked for it as it is")
             return
         if status in _AGAIN:
+            if status == 429 and _after(answer) is not None:
+                self.heard()  # it is well and asks us to go slower
             raise _Again(f"status {status}", _after(answer))
         if status == 401:
             raise PullError(
