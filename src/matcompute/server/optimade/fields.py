@@ -66,8 +66,12 @@ class Items:
                 literal_column("'{}'::jsonb"),
                 literal_column("true"),
             )
-            rows = func.jsonb_array_elements(found).table_valued("value", with_ordinality="key", name=name)
-            value: Any = rows.c.value.op("#>>")("{}").cast(Text)
+            rows = (
+                func.jsonb_array_elements(found)
+                .table_valued("value", with_ordinality="key", name=name)
+                .render_derived()
+            )
+            value: Any = rows.c.value.op("#>>")(literal_column("'{}'")).cast(Text)
             if self.item in ("integer", "float"):
                 value = cast(value, Float(53))
             return together(rows), rows.c.key, value, tie
