@@ -1,0 +1,367 @@
+"""What one version of a dataset holds, for the pages: rows of its table, columns, one structure, a trace."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matcompute.dataset import Dataset, Status, trace_value
+from matcompute.dataset.errors import DatasetError, UnknownNameError
+from matcompute.publish.manifest import Manifest
+from matcompute.publish.store import Store
+from matcompute.server.portal.plots import hull_diagram, spread
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+__all__ = ["Contents", "Filter", "Page"]
+
+#: Most points of a picture.
+POINTS = 4000
+_FIXED = ("id", "formula", "elements", "n_sites", "structure_hash", "last_modified")
+#: Columns that a table of entries shows first, by the part of the name behind the stage.
+_FIRST = (
+    "e_above_hull",
+    "formation_energy",
+    "energy_per_atom",
+    "bulk_modulus",
+    "volume_per_atom",
+    "equilibrium_volume",
+    "density",
+    "energy",
+)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which rows of the table.
+
+    Parameters
+    ----------
+    text
+        An entry's id, or the beginning of a formula.
+    elements
+        All of them must be in the entry.
+    column, low, high
+        A column of numbers and its range, ends included.
+    """
+
+    text: str = ""
+    elements: tuple[str, ...] = ()
+    column: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some rows: each a dictionary with ``row`` (its place in the release); ``next`` is None on the last page."""
+
+    rows: list[dict[str, Any]]
+    next: int | None
+
+
+class Contents:
+    """What a version holds.
+
+    Parameters
+    ----------
+    store
+        Where it lies.
+    manifest
+        Which version.
+    """
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self.store, self.manifest = store, manifest
+        self.sha256 = manifest.sha256
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Contents) and other.sha256 == self.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    def _open(self, path: str) -> Any:
+        return self.store.open(self.manifest.dataset_id, self.manifest.version, path)
+
+    @contextlib.contextmanager
+    def _table(self) -> Iterator[pq.ParquetFile]:
+        import pyarrow.parquet as pq
+
+        with self._open("summary.parquet") as file:
+            yield pq.ParquetFile(file)
+
+    # -- columns ----------------------------------------------------------------------------------------------
+
+    def columns(self) -> list[dict[str, Any]]:
+        """Return the table's columns: ``name``, ``kind`` (number, text, time, truth), ``units``, ``description``."""
+        import pyarrow as pa
+
+        with self._table() as table:
+            schema = table.schema_arrow
+        found = []
+        for field in schema:
+            meta = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
+            kind = "text"
+            if pa.types.is_floating(field.type) or pa.types.is_integer(field.type):
+                kind = "number"
+            elif pa.types.is_boolean(field.type):
+                kind = "truth"
+            elif pa.types.is_timestamp(field.type):
+                kind = "time"
+            found.append(
+                {
+                    "name": field.name,
+                    "kind": kind,
+                    "units": meta.get("units", ""),
+                    "description": meta.get("description", ""),
+                }
+            )
+        return found
+
+    def numbers(self) -> list[dict[str, Any]]:
+        """Return the columns of numbers, those first that say most."""
+        found = [c for c in self.columns() if c["kind"] == "number"]
+        return sorted(found, key=lambda c: _rank(c["name"]))
+
+    def values(self, name: str) -> np.ndarray:
+        """Return a whole column of numbers, NaN where there is none.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+        """
+        self._require([name])
+        with self._table() as table:
+            return _array(table.read(columns=[name])[name])
+
+    def _require(self, names: Sequence[str]) -> None:
+        known = {c["name"] for c in self.columns() if c["kind"] == "number"}
+        for name in names:
+            if name not in known:
+                raise UnknownNameError(f"no column of numbers '{name}'")
+
+    # -- pictures ---------------------------------------------------------------------------------------------
+
+    def pair(self, x: str, y: str, most: int = POINTS) -> dict[str, Any]:
+        """Return points of two columns with id and formula; of very many, an even sample."""
+        self._require([x, y])
+        with self._table() as table:
+            read = table.read(columns=list(dict.fromkeys(["id", "formula", x, y])))
+        xs, ys = _array(read[x]), _array(read[y])
+        rows = np.flatnonzero(np.isfinite(xs) & np.isfinite(ys))
+        chosen = rows[spread(rows.size, most)]
+        return {
+            "count": int(rows.size),
+            "x": xs[chosen].tolist(),
+            "y": ys[chosen].tolist(),
+            "id": read["id"].take(chosen).to_pylist(),
+            "formula": read["formula"].take(chosen).to_pylist(),
+        }
+
+    def hull_column(self) -> str | None:
+        """Return the column of formation energies, None if there is none."""
+        names = [c["name"] for c in self.columns() if c["kind"] == "number"]
+        return next((n for n in names if n.rpartition("__")[2] == "formation_energy"), None)
+
+    def systems(self, most: int = 300) -> list[tuple[str, int]]:
+        """Return the binary systems with the number of their compounds, most of them first."""
+        import pyarrow.compute as pc
+
+        with self._table() as table:
+            elements = table.read(columns=["elements"])["elements"]
+        pairs = elements.filter(pc.equal(pc.count_substring(elements, "-"), 1))
+        found = [(str(item["values"]), int(item["counts"])) for item in pc.value_counts(pairs).to_pylist()]
+        return sorted(found, key=lambda item: (-item[1], item[0]))[:most]
+
+    def hull(self, first: str, second: str, most: int = POINTS) -> dict[str, Any]:
+        """Return the hull diagram of a binary system: points (x: fraction of the second element) and the line."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        column = self.hull_column()
+        if column is None:
+            raise UnknownNameError("no formation energies in this dataset")
+        with self._table() as table:
+            read = table.read(columns=["id", "formula", "elements", column])
+        wanted = pa.array([first, second, "-".join(sorted((first, second)))])
+        read = read.filter(pc.is_in(read["elements"], value_set=wanted))
+        formulas, ids = read["formula"].to_pylist(), read["id"].to_pylist()
+        diagram = hull_diagram((first, second), formulas, _array(read[column]))
+        # The line must be whole; of the other points an even sample will do.
+        others = np.setdiff1d(np.arange(diagram.x.size), diagram.hull)
+        keep = np.concatenate([diagram.hull, others[spread(others.size, most)]]).astype(np.int64)
+        return {
+            "count": int(diagram.x.size),
+            "on_hull": int(diagram.hull.size),
+            "x": diagram.x[keep].tolist(),
+            "y": diagram.y[keep].tolist(),
+            "id": [ids[k] for k in diagram.rows[keep]],
+            "formula": [formulas[k] for k in diagram.rows[keep]],
+        }
+
+    # -- rows -------------------------------------------------------------------------------------------------
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the columns that a table of entries shows."""
+        return [c for c in self.numbers() if c["name"] not in _FIXED and not _component(c["name"])][:5]
+
+    def page(self, after: int = -1, limit: int = 50, where: Filter | None = None) -> Page:
+        """Return the rows after a row, in the order of the release.
+
+        Reads one row group at a time and only the columns it needs.
+        """
+        where = where or Filter()
+        shown = [c["name"] for c in self.shown()]
+        names = list(dict.fromkeys(["id", "formula", "elements", "n_sites", *shown]))
+        if where.column:
+            self._require([where.column])
+            names = list(dict.fromkeys([*names, where.column]))
+        rows: list[dict[str, Any]] = []
+        with self._table() as table:
+            start = 0
+            for group in range(table.num_row_groups):
+                size = table.metadata.row_group(group).num_rows
+                if start + size > after + 1:
+                    block = table.read_row_group(group, columns=names)
+                    mask = _matches(block, where)
+                    mask[: max(0, after + 1 - start)] = False
+                    for at in np.flatnonzero(mask)[: limit + 1 - len(rows)].tolist():
+                        values = {name: block[name][at].as_py() for name in names}
+                        rows.append({"row": start + at, **values})
+                    if len(rows) > limit:
+                        return Page(rows[:limit], rows[limit - 1]["row"])
+                start += size
+        return Page(rows, None)
+
+    # -- one entry --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _dataset(self, entry: str) -> Iterator[Dataset]:
+        """Open the shard that has an entry."""
+        if self.store.local is None:
+            raise DatasetError("the store is remote: single entries are read from downloaded files only")
+        for file in self.manifest.files:
+            if file.role != "data":
+                continue
+            path = self.store.path(self.manifest.dataset_id, self.manifest.version, file.path)
+            with Dataset(Path(path)) as dataset:
+                try:
+                    dataset.find(entry)
+                except UnknownNameError:
+                    continue
+                yield dataset
+                return
+        raise UnknownNameError(f"no entry '{entry}'")
+
+    def entry(self, entry: str) -> dict[str, Any]:
+        """Return one entry: structure, values with units and status, what can be traced.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such entry.
+        """
+        with self._dataset(entry) as dataset:
+            found = dataset[entry]
+            values = []
+            for name, info in dataset.properties.items():
+                if info.per != "entry":
+                    continue
+                status = found.statuses[name]
+                number = found.values[name]
+                values.append(
+                    {
+                        "name": name,
+                        "long_name": info.long_name,
+                        "definition": info.definition,
+                        "units": "" if info.units == "1" else info.units,
+                        "status": status.label,
+                        "value": _plain(number) if status in (Status.OK, Status.NOT_CONVERGED) else None,
+                        "size": int(np.size(number)),
+                    }
+                )
+            return {
+                "id": found.id,
+                "formula": found.formula,
+                "label": found.label,
+                "structure_hash": found.structure_hash,
+                "selections": list(found.selections),
+                "values": sorted(values, key=lambda v: _rank(v["name"])),
+                "structure": {
+                    "symbols": found.atoms.get_chemical_symbols(),
+                    "positions": found.atoms.positions.round(6).tolist(),
+                    "cell": found.atoms.cell.array.round(6).tolist(),
+                    "pbc": [bool(p) for p in found.atoms.pbc],
+                },
+                "lengths": [round(float(v), 4) for v in found.atoms.cell.lengths()],
+                "angles": [round(float(v), 3) for v in found.atoms.cell.angles()],
+            }
+
+    def trace(self, entry: str, name: str) -> list[dict[str, Any]]:
+        """Return the chain of one value back to its source.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such entry or value.
+        """
+        with self._dataset(entry) as dataset:
+            return [step.to_json() for step in trace_value(dataset, entry, name)]
+
+
+def _rank(name: str) -> tuple[int, int, str]:
+    base = name.rpartition("__")[2]
+    known = _FIRST.index(base) if base in _FIRST else len(_FIRST)
+    return (known + (100 if name in _FIXED else 0), int(_component(name)), name)
+
+
+def _component(name: str) -> bool:
+    """Whether a column is a component of a vector (``stress_xx``, ``eos_energy_3``)."""
+    tail = name.rpartition("_")[2]
+    return tail.isdigit() or tail in ("xx", "yy", "zz", "yz", "xz", "xy")
+
+
+def _array(column: Any) -> np.ndarray:
+    import pyarrow as pa
+
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=float)
+
+
+def _matches(block: pa.Table, where: Filter) -> np.ndarray:
+    import pyarrow.compute as pc
+
+    mask = np.ones(block.num_rows, dtype=bool)
+    if where.text:
+        same = pc.equal(block["id"], where.text)
+        begins = pc.starts_with(block["formula"], where.text)
+        mask &= _truth(pc.or_(same, begins))
+    for symbol in where.elements:
+        mask &= _truth(pc.match_substring_regex(block["elements"], rf"(^|-){symbol}(-|$)"))
+    if where.column:
+        values = _array(block[where.column])
+        with np.errstate(invalid="ignore"):
+            mask &= np.isfinite(values)
+            if where.low is not None:
+                mask &= values >= where.low
+            if where.high is not None:
+                mask &= values <= where.high
+    return mask
+
+
+def _truth(column: Any) -> np.ndarray:
+    return np.asarray(column.fill_null(False).to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.size <= 16 else None
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,26 @@
+"""Who made a release, from its DataCite document."""
+
+from __future__ import annotations
+
+import json
+
+from matcompute.errors import MatcomputeError
+from matcompute.publish.manifest import Manifest
+from matcompute.publish.store import Store
+
+__all__ = ["authors_of"]
+
+
+def authors_of(store: Store, manifest: Manifest) -> tuple[list[str], str, str]:
+    """Return authors, DOI and CSTR of a release; empty where its document does not say."""
+    try:
+        raw = json.loads(store.read(manifest.dataset_id, manifest.version, "datacite.json"))
+        found = raw.get("data", {}).get("attributes", raw)
+        names = [str(c["name"]) for c in found.get("creators", []) if c.get("name")]
+        others = found.get("alternateIdentifiers", [])
+        cstr = next(
+            (str(o["alternateIdentifier"]) for o in others if o.get("alternateIdentifierType") == "CSTR"), ""
+        )
+        return names, str(found.get("doi") or ""), cstr
+    except (MatcomputeError, ValueError, KeyError, TypeError, AttributeError):
+        return [], "", ""
