@@ -29,7 +29,8 @@ __all__ = ["Destination", "Options", "Report", "follow", "pull"]
 
 #: Called with what is counted ("changes", "versions", "bytes"), how many are done, and how many there are.
 Progress = Callable[[str, int, int], None]
-_LONG_POLL_S = 25
+#: Short enough that stopping does not take long.
+_LONG_POLL_S = 5
 #: While following, what was refused is asked for again after this many seconds.
 _AGAIN_S = 3600.0
 
