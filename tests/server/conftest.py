@@ -15,7 +15,7 @@ import uvicorn
 
 from matcompute.publish import keys
 from matcompute.publish.build import build
-from matcompute.publish.gates import Limits
+from matcompute.publish.gates import Limits as GateLimits
 from matcompute.publish.release import Publication
 from matcompute.publish.terms import terms_of
 from matcompute.server.app import create_app
@@ -25,7 +25,7 @@ from matcompute.server.settings import NodeSettings
 
 #: Ids of datasets: ``IDS[0]`` …
 IDS = [f"{k}{k}{k}{k}{k}{k}{k}{k}-0000-4000-8000-00000000000{k}" for k in range(1, 10)]
-LIMITS = Limits(0.3, 0.9)
+LIMITS = GateLimits(0.3, 0.9)
 #: Tests ask more often than anybody may.
 FREE = RateLimits(anonymous_per_minute=10**7, member_per_minute=10**7)
 Release = Callable[..., Any]

@@ -83,7 +83,8 @@ async def _follow(node: Node, seconds: float) -> None:
         await asyncio.sleep(seconds)
         try:
             if node.behind:
-                await anyio.to_thread.run_sync(node.sync)
+                # The index may be left at any point: a server that is told to stop does not wait for it.
+                await anyio.to_thread.run_sync(node.sync, abandon_on_cancel=True)
         except MatcomputeError as error:
             _log.error("the index does not follow: %s", error)
         except Exception:

@@ -15,7 +15,7 @@ from starlette.routing import Match
 
 from matcompute.errors import MatcomputeError
 
-__all__ = ["Problem", "ServerError", "install", "not_found", "problem", "responses"]
+__all__ = ["Problem", "ServerError", "install", "methods_of", "not_found", "problem", "responses"]
 
 
 class ServerError(MatcomputeError):
@@ -61,13 +61,13 @@ def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _methods(request: Request) -> set[str]:
-    found: set[str] = set()
-    for route in request.app.router.routes:
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            found |= set(getattr(route, "methods", None) or ())
-    return found
+def methods_of(app: FastAPI, scope: Mapping[str, Any]) -> list[str]:
+    """Return the methods that an application takes at the path of a request."""
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.router.routes)
+    ]
 
 
 def install(app: FastAPI) -> None:
@@ -78,7 +78,7 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405:
             # Starlette names the methods of the first route at this address only.
-            headers["Allow"] = ", ".join(sorted(_methods(request)))
+            headers["Allow"] = ", ".join(methods_of(request.app, request.scope))
         return problem(error.status_code, str(error.detail), headers)
 
     @app.exception_handler(RequestValidationError)

@@ -14,7 +14,7 @@ import matcompute
 from matcompute.server import blobs, receipts
 from matcompute.server.access import Access, Caller, Principal, authenticate
 from matcompute.server.caching import answer
-from matcompute.server.errors import not_found, responses
+from matcompute.server.errors import methods_of, not_found, responses
 from matcompute.server.feed import head_of, page_of
 from matcompute.server.guard.notes import note
 from matcompute.server.models import Dataset, DatasetPage, Feed, NodeDescription, Summary, VersionInfo
@@ -29,7 +29,8 @@ _UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 DatasetId = Annotated[str, Path(pattern=_UUID, description="UUID of the dataset")]
 VersionNumber = Annotated[int, Path(ge=1, le=1_000_000)]
 _JSON = "application/json"
-_DOORS = {"optimade": "/optimade", "oai_pmh": "/oai", "portal": "/"}
+#: Doors of the node; those that are there are told.
+_DOORS = {"pull": "/changes", "optimade": "/optimade/v1/info", "oai_pmh": "/oai", "portal": "/"}
 
 
 def mount(app: FastAPI, node: Node) -> None:
@@ -51,7 +52,11 @@ def router(node: Node) -> APIRouter:
         """Say who the node is, with its public keys."""
         with node.engine.connect() as connection:
             head = head_of(connection, who)
-        paths = {getattr(route, "path", "") for route in request.app.routes}
+        doors = {
+            name: path
+            for name, path in _DOORS.items()
+            if "GET" in methods_of(request.app, {**request.scope, "path": path})
+        }
         keyring = node.keyring.model_dump()
         keyring["schema"] = keyring.pop("schema_")
         said = NodeDescription(
@@ -64,7 +69,7 @@ def router(node: Node) -> APIRouter:
             keyring=keyring,
             head=head,
             protocol=[PROTOCOL],
-            doors={"pull": "/changes"} | {n: p for n, p in _DOORS.items() if p in paths},
+            doors=doors,
         )
         return answer(request, who, said.model_dump_json(by_alias=True).encode(), _JSON)
 
