@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,27 +163,31 @@ class Events:
             ).fetchone()
             if row is not None:
                 return Event(*row)
-            db.execute(
-                "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    manifest.dataset_id,
-                    manifest.version,
-                    manifest.title,
-                    manifest.counts.entries,
-                    manifest.sha256,
-                    manifest.structures_sha256,
-                ),
-            )
-            db.executemany(
-                "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (f.sha256, manifest.dataset_id, manifest.version, f.path, f.size, f.role)
-                    for f in manifest.files
-                ],
-            )
+            _note(db, manifest)
             op: Op = "publish" if manifest.version == 1 else "revise"
             what = (manifest.dataset_id, manifest.version, manifest.sha256)
             return _append(db, op, *what, manifest.grade, manifest.tier, reason)
+
+    def restore(self, events: Sequence[Event], manifests: Iterable[Manifest]) -> None:
+        """Write the events of another copy of the node, with their numbers and times, into an empty table.
+
+        Raises
+        ------
+        PublishError
+            If there are events here already, or the numbers do not grow.
+        """
+        numbers = [event.seq for event in events]
+        if numbers != sorted(set(numbers)):
+            raise PublishError(f"{self.path}: the numbers of the events do not grow")
+        with self._open(write=True) as db:
+            if db.execute("SELECT count(*) FROM events").fetchone()[0]:
+                raise PublishError(f"{self.path} has events already")
+            for manifest in manifests:
+                _note(db, manifest)
+            db.executemany(
+                f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [astuple(event) for event in events],
+            )
 
     def withdraw(self, dataset_id: str, version: int | None, reason: str) -> Event:
         """Note that a version, or the whole dataset, is withdrawn.
@@ -260,6 +264,24 @@ class Events:
                 "SELECT dataset_id, version FROM files WHERE sha256 = ? AND role = ? ORDER BY rowid",
                 (digest, role),
             ).fetchall()
+
+
+def _note(db: sqlite3.Connection, manifest: Manifest) -> None:
+    db.execute(
+        "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            manifest.dataset_id,
+            manifest.version,
+            manifest.title,
+            manifest.counts.entries,
+            manifest.sha256,
+            manifest.structures_sha256,
+        ),
+    )
+    db.executemany(
+        "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)",
+        [(f.sha256, manifest.dataset_id, manifest.version, f.path, f.size, f.role) for f in manifest.files],
+    )
 
 
 def _append(
