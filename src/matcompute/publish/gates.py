@@ -286,7 +286,7 @@ def _rights(terms: Terms, previous: Manifest | None) -> Iterator[Finding]:
             yield Finding("rights", "blocked", f"{text}, so it cannot be public", remedy=remedy)
         else:
             yield Finding("rights", "warning", f"{text}: it cannot become public before")
-    if previous is not None and previous.rights.embargoed(rights.embargo or utc_now()):
+    if previous is not None and previous.rights.embargoed(max(rights.embargo or "", utc_now())):
         text = (
             f"the version before was under embargo until {previous.rights.embargo}; this one lifts it earlier"
         )
