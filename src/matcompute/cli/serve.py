@@ -23,13 +23,33 @@ __all__ = ["serve"]
 )
 @click.option("--store", help="Another place of the store: a folder or a URL (s3://bucket/prefix).")
 @click.option("--rebuild", is_flag=True, help="Make the index again from events and store first.")
-def serve(host: str, port: int, publication: Path | None, store: str | None, rebuild: bool) -> None:
+@click.option(
+    "--campaigns",
+    is_flag=True,
+    help="Show how far the workspace's campaigns are, each to those who may read its data.",
+)
+def serve(
+    host: str, port: int, publication: Path | None, store: str | None, rebuild: bool, campaigns: bool
+) -> None:
     """Serve what was released: pull protocol, OPTIMADE, OAI-PMH and pages. Stop it with Ctrl-C."""
     from matcompute.publish.release import Publication
     from matcompute.server.serve import run
 
-    if publication is None:
+    showcase = None
+    if publication is None or campaigns:
         from matcompute.workspace import Workspace
 
-        publication = Workspace.find().root / "publication"
-    run(Publication(publication, store), host=host, port=port, rebuild=rebuild, say=click.echo)
+        workspace = Workspace.find()
+        publication = publication or workspace.root / "publication"
+        if campaigns:
+            from matcompute.campaign.showcase import Showcase
+
+            showcase = Showcase(workspace.state_path)
+    run(
+        Publication(publication, store),
+        host=host,
+        port=port,
+        rebuild=rebuild,
+        campaigns=showcase,
+        say=click.echo,
+    )

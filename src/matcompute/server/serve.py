@@ -69,6 +69,7 @@ def run(
     host: str,
     port: int,
     rebuild: bool = False,
+    campaigns: Callable[[], list[dict[str, Any]]] | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve a publication until the process is told to stop.
@@ -81,6 +82,8 @@ def run(
         Where; port 0: any free one.
     rebuild
         Make the index again first.
+    campaigns
+        Returns what the portal shows of campaigns (`matcompute.campaign.showcase`); None: it shows none.
     say
         Called with the line that says where the server is.
 
@@ -101,6 +104,7 @@ def run(
         node.create_tables()
         node.rebuild()
     app = create_app(node)
+    app.state.campaigns = campaigns
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.socket(family)

@@ -12,9 +12,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from matcompute.dataset import GRADES, TIERS
+from matcompute.errors import MatcomputeError
 from matcompute.publish.keys import utc_now
 from matcompute.server.access import Access, Caller, Principal
-from matcompute.server.errors import not_found
+from matcompute.server.errors import ServerError, not_found
 from matcompute.server.portal.catalogue import Catalogue, Query
 from matcompute.server.portal.rendering import SECURITY, Renderer
 from matcompute.server.portal.routes import page_router
@@ -154,7 +155,11 @@ def _campaigns(request: Request, who: Principal) -> list[dict[str, Any]]:
     """Return the campaigns that somebody may see; one that does not say its grade and tier is for the highest."""
     source = getattr(request.app.state, "campaigns", None)
     found = []
-    for item in source() if source is not None else ():
+    try:
+        items = source() if source is not None else []
+    except MatcomputeError as error:
+        raise ServerError(error.message, hint=error.hint) from error
+    for item in items:
         row = SimpleNamespace(
             grade=item.get("grade") or GRADES[-1], tier=item.get("tier") or TIERS[-1], withdrawn=False
         )
