@@ -225,9 +225,7 @@ def release(folder: Path, reason: str, min_converged: float, as_json: bool) -> N
 
     limits = Limits(min_converged, max(min_converged, Limits.warn))
     with _stages() as show:
-        event = _publication().release(
-            folder, limits=limits, reason=reason, progress=lambda done, total: show("checking", done, total)
-        )
+        event = _publication().release(folder, limits=limits, reason=reason, progress=show)
     _print_event(event, as_json)
 
 

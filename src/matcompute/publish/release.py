@@ -130,7 +130,7 @@ class Publication:
         key: SigningKey | None = None,
         limits: Limits | None = None,
         reason: str = "",
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> Event:
         """Put a folder that `build` made through the gates, sign it, store it and note the event.
 
@@ -147,7 +147,7 @@ class Publication:
         reason
             What is new in this version.
         progress
-            Called with (steps done, steps in all).
+            Called with (what is done, steps or bytes done, in all).
 
         Raises
         ------
@@ -156,7 +156,8 @@ class Publication:
         ManifestError
             If the folder is not what its manifest says, or does not follow the newest version.
         """
-        manifest = read_folder(folder)
+        show = progress or (lambda *_: None)
+        manifest = read_folder(folder, lambda done, total: show("reading", done, total))
         known = self.manifests(manifest.dataset_id)
         if manifest.sha256 in {m.sha256 for m in known}:
             self.store.mend(manifest.dataset_id)
@@ -170,7 +171,7 @@ class Publication:
             version=manifest.version,
             previous=known[-1] if known else None,
             limits=limits,
-            progress=progress,
+            progress=lambda done, total: show("checking", done, total),
         ).require()
         signed = sign(manifest.to_bytes(), key or load(self.keys))
         signature_file = folder / SIGNATURE
@@ -183,6 +184,7 @@ class Publication:
             digests={file.path: file.sha256 for file in manifest.files} | {MANIFEST: manifest.sha256},
             message=reason,
             user=manifest.node,
+            progress=lambda done, total: show("storing", done, total),
         )
         return self.events.published(manifest, reason)
 
@@ -259,8 +261,15 @@ class Publication:
         ]
 
 
-def read_folder(folder: Path) -> Manifest:
+def read_folder(folder: Path, progress: Callable[[int, int], None] | None = None) -> Manifest:
     """Return the manifest of a built release whose files are all there and unchanged, and no other.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    progress
+        Called with (bytes read, bytes in all).
 
     Raises
     ------
@@ -279,6 +288,7 @@ def read_folder(folder: Path) -> Manifest:
         raise ManifestError(f"{folder}: {name} is missing")
     for name in sorted(there - listed - {MANIFEST, SIGNATURE}):
         raise ManifestError(f"{folder}: {name} is not in the manifest", hint="build the release again")
+    done, total = 0, sum(file.size for file in manifest.files)
     for file in manifest.files:
         if (folder / file.path).is_symlink():
             raise StoreError(f"{folder}: {file.path} is a link")
@@ -286,6 +296,9 @@ def read_folder(folder: Path) -> Manifest:
             raise ManifestError(
                 f"{folder}: {file.path} was changed after the build", hint="build the release again"
             )
+        done += file.size
+        if progress is not None:
+            progress(done, total)
     return manifest
 
 
