@@ -44,7 +44,7 @@ def run_puller(order: dict[str, Any]) -> None:
 
     sys.addaudithook(hook)
     options = Options(
-        token=order["token"], receiver="platform", jobs=order["jobs"], rate=order["rate"], patience=300
+        token=order["token"], receiver="platform", jobs=order["jobs"], rate=order["rate"], patience=120
     )
     report = pull(order["url"], Path(folder), options, progress=lambda *_: step())
     Path(order["report"]).write_text(json.dumps(report.to_json() | {"steps": step.count}))
