@@ -10,7 +10,7 @@ from typing import Any
 
 from matcompute.publish.canonical import sha256_file
 
-__all__ = ["copy", "digest_of", "rename_folder", "write_whole"]
+__all__ = ["copy", "digest_of", "rename_folder", "sync_tree", "write_whole"]
 
 _BLOCK = 1 << 20
 
@@ -60,8 +60,19 @@ def rename_folder(source: Path, target: Path) -> None:
     """Rename a folder and make the rename last through a power cut."""
     source.rename(target)
     for folder in {source.parent, target.parent}:
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync(folder)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make a folder and all that is in it last through a power cut."""
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

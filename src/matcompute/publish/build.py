@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from matcompute.publish.blobs import copy
+from matcompute.publish.blobs import copy, rename_folder, sync_tree
 from matcompute.publish.canonical import sha256_file
 from matcompute.publish.errors import PublishError
 from matcompute.publish.facts import FileFact, NodeFact, ReleaseFacts, SoftwareFact
@@ -98,7 +98,8 @@ def build(
             list(shards), terms, partial, previous, archive, tables_dir, progress or (lambda *_: None)
         )
         (partial / MANIFEST).write_bytes(manifest.to_bytes())
-        partial.rename(out)
+        sync_tree(partial)
+        rename_folder(partial, out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
