@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -99,8 +100,12 @@ def router(node: Node, renderer: Renderer, language: str) -> APIRouter:
 
     @routes.post("/sign-in")
     async def signed_in(request: Request) -> Any:
-        form = await request.form(max_files=0, max_fields=5)
-        token = str(form.get("token", "")).strip()[:500]
+        raw = await request.body()
+        try:
+            fields = parse_qs(raw[:4096].decode("ascii", "replace"), max_num_fields=5)
+        except ValueError:
+            fields = {}
+        token = fields.get("token", [""])[0].strip()
         row = await run_in_threadpool(find, node.engine, token)
         if row is None:
             return renderer.page(request, language, "signin.html", status=401, failed=True)
