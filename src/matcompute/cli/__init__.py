@@ -35,6 +35,7 @@ def _build() -> LazyGroup:
             ),
             "publish": ("matcompute.cli.publish:publish", "Release signed, immutable versions of datasets."),
             "serve": ("matcompute.cli.serve:serve", "Serve what was released to platforms and the public."),
+            "node": ("matcompute.cli.node:node", "Reports, audit, evidence and tokens of the node."),
             "pull": ("matcompute.cli.pull:pull", "Keep a verified copy of what nodes publish."),
         },
     )

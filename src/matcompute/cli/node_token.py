@@ -25,7 +25,7 @@ __all__ = ["token"]
 @click.pass_context
 def token(ctx: click.Context, publication: Path | None) -> None:
     """Make, list and revoke access tokens."""
-    ctx.meta["publication"] = publication
+    ctx.meta["publication"] = publication or ctx.meta.get("publication")
 
 
 def _node() -> Node:
