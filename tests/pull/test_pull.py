@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -11,11 +16,14 @@ from matcompute.cli.pull import pull as command
 from matcompute.errors import InputError
 from matcompute.publish import keys
 from matcompute.publish.build import build
+from matcompute.publish.canonical import sha256
 from matcompute.publish.errors import StoreError
 from matcompute.publish.gates import Limits
 from matcompute.publish.keys import Keyring
+from matcompute.publish.manifest import Previous
 from matcompute.publish.pull import Options, Unreachable, pull
 from matcompute.publish.pull.puller import Destination
+from matcompute.publish.signing import sign
 from matcompute.publish.store import Store
 from matcompute.publish.terms import terms_of
 from matcompute.server.tokens import create
@@ -131,7 +139,8 @@ def test_tokens_tiers_and_receipts(node: NodeUnderTest, tmp_path: Path) -> None:
     node.release(A)
     node.release(B, tier="member-2")
     assert pull(node.url, copy).stored == [(A, 1)]
-    assert "scope" in str(pull(node.url, copy).receipts_trouble)
+    reader = create(node.node.engine, "reader", scopes=("read",))
+    assert "scope" in str(pull(node.url, copy, Options(token=reader)).receipts_trouble)
     token = create(node.node.engine, "platform", tier="member-2", scopes=("read", "receipts"))
     # The token's feed is another one than the public's: what was published before is in it too.
     report = pull(node.url, copy, Options(token=token, receiver="平台"))
@@ -208,3 +217,52 @@ def test_the_command(node: NodeUnderTest, tmp_path: Path) -> None:
     assert result.exit_code == 1
     refused = json.loads(result.output)["refusals"]
     assert [(r["dataset_id"], r["version"], r["code"]) for r in refused] == [(B, 1, "digest")]
+
+
+def test_the_command_follows_until_it_is_told_to_stop(node: NodeUnderTest, tmp_path: Path) -> None:
+    node.release(A)
+    program = [sys.executable, "-c", "from matcompute.cli import main; main()"]
+    process = subprocess.Popen(
+        [*program, "pull", node.url, str(tmp_path / "copy"), "--follow", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["stored"] == [[A, 1]]
+    node.release(B)
+    assert json.loads(process.stdout.readline())["stored"] == [[B, 1]]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+
+
+def test_a_strange_table_of_one_node_keeps_no_other_out(node: NodeUnderTest, tmp_path: Path) -> None:
+    node.release(A)
+    folder = tmp_path / "strange"
+    shutil.copytree(node.release.scratch / "r1" / "out", folder)
+    (folder / "manifest.json.sig").unlink()
+    (folder / "summary.parquet").write_bytes(b"no table")
+    old = node.publication.manifests(A)[0]
+    files = [
+        f.model_copy(update={"sha256": sha256(b"no table"), "size": 8}) if f.path == "summary.parquet" else f
+        for f in old.files
+    ]
+    manifest = old.model_copy(
+        update={
+            "version": 2,
+            "files": tuple(files),
+            "previous": Previous(version=1, manifest_sha256=old.sha256),
+        }
+    )
+    raw = manifest.to_bytes()
+    (folder / "manifest.json").write_bytes(raw)
+    (folder / "manifest.json.sig").write_bytes(sign(raw, keys.load(node.publication.keys)).to_bytes())
+    node.publication.store.commit(
+        A, {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}, version=2
+    )
+    node.publication.events.published(manifest)
+    node.release(B, 15)
+    report = pull(node.url, tmp_path / "copy")
+    assert (len(report.stored), report.refusals) == (3, [])
+    table = pq.read_table(tmp_path / "copy" / "structures.parquet")
+    assert set(table["dataset_id"].to_pylist()) == {B}
+    assert len(table) == 15

@@ -18,7 +18,6 @@ from matcompute.dataset import GRADES, TIERS
 from matcompute.publish.blobs import write_whole
 from matcompute.publish.canonical import dump, sha256
 from matcompute.publish.ocfl import object_path
-from matcompute.publish.pull.errors import PullError
 from matcompute.publish.pull.state import State
 from matcompute.publish.store import Store
 
@@ -168,14 +167,19 @@ def _write_structures(folder: Path, store: Store, current: list[_Current]) -> No
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    lengths, hashes = [0], [np.empty(0, "S32")]
+    lengths, hashes, readable = [0], [np.empty(0, "S32")], []
     for item in current:
-        parts = [
-            np.asarray(t["structure_hash"].to_numpy(), "S32")
-            for t in _tables(store, item, ["structure_hash"])
-        ]
+        try:
+            parts = [
+                np.asarray(t["structure_hash"].to_numpy(), "S32")
+                for t in _tables(store, item, ["structure_hash", "id"])
+            ]
+        except (pa.ArrowException, OSError, ValueError):
+            continue  # one node's strange table must not keep the others' out
+        readable.append(item)
         hashes += parts
         lengths.append(sum(map(len, parts)))
+    current = readable
     every = np.concatenate(hashes)
     offsets = np.cumsum(lengths)
     _, first, inverse = np.unique(every, return_index=True, return_inverse=True)
@@ -229,13 +233,8 @@ def _tables(store: Store, item: _Current, columns: list[str]) -> Iterator[Any]:
     if _TABLE not in state:
         return
     path = Path(store.root) / object_path(item.object_id) / inventory.content[state[_TABLE]]
-    try:
-        with pq.ParquetFile(path) as file:
-            if not set(columns) <= set(file.schema_arrow.names):
-                return
-            for batch in file.iter_batches(_BLOCK, columns=columns):
-                yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, OSError) as error:
-        raise PullError(
-            f"{item.object_id} version {item.version}: {_TABLE} cannot be read ({error})"
-        ) from error
+    with pq.ParquetFile(path) as file:
+        if not set(columns) <= set(file.schema_arrow.names):
+            return
+        for batch in file.iter_batches(_BLOCK, columns=columns):
+            yield pa.Table.from_batches([batch]).cast(pa.schema([(name, pa.string()) for name in columns]))

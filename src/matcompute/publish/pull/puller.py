@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -155,6 +156,10 @@ class Destination:
             destination = cls(folder)
             try:
                 yield destination
+            except (OSError, sqlite3.Error) as error:
+                raise StoreError(
+                    f"{folder}: {error}", hint="is the disk full, or not writable? What was fetched is kept"
+                ) from error
             finally:
                 destination.close()
 
@@ -309,7 +314,8 @@ class _Session:
         report.refusals = [Refusal(root, *row) for row in self.state.refusals(root)]
         write_catalogue(self.destination.folder, self.state, self.destination.store)
         self.harvest.tidy()
-        if self.options.receipts:
+        # Nodes take receipts from those whom they know; the public's wait until there is a token.
+        if self.options.receipts and self.options.token is not None:
             report.receipts, report.receipts_trouble = deliver(self.state, self.wire, root)
 
     def _meet(self) -> tuple[Node, bool]:
