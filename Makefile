@@ -32,6 +32,7 @@ demo: venv
 	@test -f $(DEMO)/matcompute.toml || $(BIN)/matcompute init $(DEMO)
 	@$(BIN)/matcompute --workspace $(DEMO) campaign run workflows/campaigns/al-intermetallics.yaml
 	@$(BIN)/matcompute --workspace $(DEMO) campaign report al-intermetallics
+	@workflows/publish-demo.sh $(BIN)/matcompute $(DEMO) al-intermetallics
 	@$(BIN)/matcompute --workspace $(DEMO) workspace stop >/dev/null  # leave no daemon behind
 
 test: venv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from matcompute.dataset import Dataset, Status
 
-from .conftest import ROOT, Site
+from .conftest import PROGRAM, ROOT, Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 FILE = ROOT / "workflows" / "campaigns" / "fcc-alloys-emt.yaml"
@@ -40,6 +41,20 @@ def test_every_value_walks_back_to_its_source_by_links_alone(site: Site, fcc: Pa
     assert found["walks"] > 24
     assert {"CalcJobNode", "CalcFunctionNode", "ShardData", "SinglefileData"} <= set(found["kinds"])
     assert found["sources"] == [[FILE.name, FILE.read_text()]]
+
+
+def test_its_release_is_served_pulled_and_verified(site: Site, fcc: Path) -> None:
+    """What ``make demo`` ends with; the second time there is nothing new."""
+    command = [ROOT / "workflows" / "publish-demo.sh", PROGRAM, site.root, "fcc-alloys-emt"]
+    first, second = (
+        subprocess.run([*map(str, command)], capture_output=True, text=True, check=False) for _ in range(2)
+    )
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "1 versions stored" in " ".join(first.stdout.split())
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "0 versions stored" in " ".join(second.stdout.split())
+    pulled = list((site.root / "pulled" / "store").rglob("fcc-alloys-emt.h5"))
+    assert [path.read_bytes() for path in pulled] == [fcc.read_bytes()]
 
 
 def found_in(path: Path, selection: str) -> int:
