@@ -21,7 +21,7 @@ from matcompute.publish.store import Store
 from matcompute.server.node import Node
 from matcompute.server.tokens import create
 
-from .conftest import IDS, copy_of, server_tests
+from .conftest import IDS, copy_of, load, server_tests
 
 SEEDS = int(os.environ.get("MATCOMPUTE_SEEDS", "6"))
 A, B, C = IDS[:3]
@@ -191,3 +191,13 @@ def test_killed_at_random_steps(seed: int, ground: Ground, reference: dict[str, 
     assert list((dest / ".staging").iterdir()) == []
     assert ground.deaths > deaths
     assert kills > 0
+
+
+def test_others_call_the_copy_valid(ground: Ground, reference: dict[str, Any]) -> None:
+    """ocfl-py, of the OCFL editors, validates the whole root."""
+    validators = load("validators", Path(__file__).parents[1] / "publish" / "validators.py")
+    validators.need_program("ocfl-root.py")
+    root = ground.folder / "reference" / "store"
+    done = validators.run("ocfl-root.py", "validate", "--root", root, cwd=ground.folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " is VALID" in done.stdout + done.stderr
