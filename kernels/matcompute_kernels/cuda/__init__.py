@@ -1,0 +1,25 @@
+"""CUDA C++ kernels on packed structures, through CuPy; importing this needs neither CuPy nor a GPU."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_WHERE = {
+    "CudaError": "errors",
+    "choose_backend": "backend",
+    "cuda_problem": "backend",
+    "plan_chunks": "planner",
+    "launch": "launch",
+    "neighbor_list": "neighbors",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value

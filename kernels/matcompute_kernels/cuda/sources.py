@@ -1,0 +1,90 @@
+"""The CUDA C++ sources and the texts that are compiled of them.
+
+The emulator, NVRTC and the build table compile the same text: definitions of the sizes, ``common.cuh``, the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+from matcompute_kernels.cuda.errors import CudaError
+
+__all__ = ["KERNELS", "Kernel", "render"]
+
+#: What ``real`` may be.
+TYPES = {"float32": "float", "float64": "double"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel: the file it is in and the sizes that are constants of its text.
+
+    Attributes
+    ----------
+    file
+        Name in this folder.
+    threads
+        Threads of a block: ``MC_BLOCK``. A multiple of 64, so that both warp sizes divide it.
+    constants
+        Names of the constants that a launch must give, each with the value that the build table uses.
+    """
+
+    file: str
+    threads: int
+    constants: Mapping[str, int] = field(default_factory=dict)
+
+
+KERNELS: dict[str, Kernel] = {
+    "wrap_sites": Kernel("wrap.cu", 128),
+    "find_pairs": Kernel("neighbors.cu", 128, {"FILL": 1}),
+}
+
+
+@cache
+def _text(file: str) -> str:
+    return (files("matcompute_kernels.cuda") / file).read_text(encoding="utf-8")
+
+
+def render(name: str, real: str, warp: int, constants: Mapping[str, int]) -> str:
+    """Return the text to compile for a kernel.
+
+    Parameters
+    ----------
+    name
+        One of :data:`KERNELS`.
+    real
+        ``"float32"`` or ``"float64"``.
+    warp
+        Threads of a warp: 32 or 64.
+    constants
+        Values of the kernel's constants.
+
+    Raises
+    ------
+    CudaError
+        If there is no such kernel, or a constant is missing, unknown or no integer.
+    """
+    if name not in KERNELS:
+        raise CudaError(f"no CUDA kernel {name!r}; there are {', '.join(sorted(KERNELS))}")
+    if real not in TYPES or warp not in (32, 64):
+        raise CudaError(
+            f"kernel {name}: real must be float32 or float64 and warp 32 or 64, not {real}, {warp}"
+        )
+    kernel = KERNELS[name]
+    if set(constants) != set(kernel.constants):
+        wanted = ", ".join(kernel.constants) or "none"
+        raise CudaError(
+            f"kernel {name} takes the constants {wanted}; given: {', '.join(constants) or 'none'}"
+        )
+    lines = [f"#define real {TYPES[real]}", f"#define MC_WARP {warp}", f"#define MC_BLOCK {kernel.threads}"]
+    for key, value in constants.items():
+        if int(value) != value:
+            raise CudaError(f"kernel {name}: constant {key} must be an integer, not {value!r}")
+        lines.append(f"#define {key} {int(value)}")
+    head = "\n".join(lines)
+    return (
+        f'{head}\n#line 1 "common.cuh"\n{_text("common.cuh")}\n#line 1 "{kernel.file}"\n{_text(kernel.file)}'
+    )
