@@ -7,25 +7,27 @@ import binascii
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from matcompute.publish.canonical import dump, sha256
 from matcompute.publish.errors import SignatureError
 from matcompute.publish.keys import PublicKey, SigningKey, key_id_of, utc_now
-from matcompute.publish.manifest import Digest, Time
+from matcompute.publish.manifest import Digest
 
 __all__ = ["Receipt", "sign_receipt"]
 
 _CONTEXT = b"matcompute.receipt/v1\n"
 
 
-def _printable(text: str) -> str:
-    if any((ord(c) < 32 and c not in "\n\t") or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in text):
-        raise ValueError("control characters are not allowed")
-    return text
+# As patterns, so that they stand in the JSON schema too.
+_WORDS = r"^[^\x00-\x1f\x7f]*$"
+_LINES = r"^[^\x00-\x08\x0b-\x1f\x7f]*$"
+_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?Z$"
 
 
-_Text = AfterValidator(_printable)
+def _whole(value: Any) -> Any:
+    # In JSON 2.0 is an integer.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Receipt(BaseModel):
@@ -56,12 +58,12 @@ class Receipt(BaseModel):
     dataset_id: Annotated[
         str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
     ]
-    version: Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+    version: Annotated[int, Field(ge=1, le=1_000_000, strict=True), BeforeValidator(_whole)]
     manifest_sha256: Digest
     verdict: Literal["accept", "reject"]
-    reason: Annotated[str, Field(max_length=4000), _Text] = ""
-    receiver: Annotated[str, Field(min_length=1, max_length=128), _Text]
-    at: Time
+    reason: Annotated[str, Field(max_length=4000, pattern=_LINES)] = ""
+    receiver: Annotated[str, Field(min_length=1, max_length=128, pattern=_WORDS)]
+    at: Annotated[str, Field(pattern=_TIME)]
     public_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
     signature: Annotated[str, Field(pattern=r"^([A-Za-z0-9+/]{86}==)?$")] = ""
 

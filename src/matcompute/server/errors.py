@@ -73,6 +73,16 @@ def methods_of(app: FastAPI, scope: Mapping[str, Any]) -> list[str]:
 def install(app: FastAPI) -> None:
     """Give an application (the mounted ones too) the problem documents."""
 
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = describe()
+        parts = schema.setdefault("components", {}).setdefault("schemas", {})
+        parts.setdefault("Problem", Problem.model_json_schema())
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> ProblemResponse:
         headers = dict(error.headers or {})

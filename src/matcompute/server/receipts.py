@@ -40,7 +40,7 @@ def router(node: Node) -> APIRouter:
         try:
             receipt.verify()
         except SignatureError as error:
-            raise HTTPException(422, error.message) from error
+            raise HTTPException(403, error.message) from error
         stored, new = _store(node, who, receipt)
         return JSONResponse(stored.model_dump(), 201 if new else 200)
 
