@@ -1,13 +1,16 @@
 """The validators of others: where they are, and how they are called.
 
 They live in an environment of their own (``validators.txt``), ``.venv-validators`` in the checkout, or in the folder of
-programs that MATCOMPUTE_VALIDATORS names. Tests skip what is not installed.
+programs that MATCOMPUTE_VALIDATORS names. Where there is no such environment the tests skip; what is missing in one
+that is there is a failure.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,14 +19,14 @@ from pathlib import Path
 import pytest
 
 _HERE = Path(__file__).parent
+_OWN = _HERE.parents[1] / ".venv-validators" / "bin"
 
 
 def folder() -> Path:
     """Return the folder of their programs; that of this Python if there is no other."""
     if given := os.environ.get("MATCOMPUTE_VALIDATORS"):
         return Path(given)
-    own = _HERE.parents[1] / ".venv-validators" / "bin"
-    return own if own.is_dir() else Path(sys.executable).parent
+    return _OWN if _OWN.is_dir() else Path(sys.executable).parent
 
 
 def run(program: str, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -33,21 +36,32 @@ def run(program: str, *arguments: str | Path, cwd: Path) -> subprocess.Completed
     )
 
 
+def _missing(name: str) -> None:
+    said = f"{name} is not installed (make .venv-validators/.installed)"
+    if folder() == _OWN:
+        pytest.fail(said)
+    pytest.skip(said)
+
+
 def need_program(name: str) -> None:
+    """Skip or fail if they have no such program."""
     if not (folder() / name).exists():
-        pytest.skip(f"{name} is not installed (make .venv-validators/.installed)")
+        _missing(name)
 
 
 def need_module(name: str, cwd: Path) -> None:
+    """Skip or fail if their Python has no such module."""
     if run("python", "-c", f"import {name}", cwd=cwd).returncode:
-        pytest.skip(f"{name} is not installed (make .venv-validators/.installed)")
+        _missing(name)
 
 
 @functools.cache
 def _rocrate_cache() -> str:
     if given := os.environ.get("MATCOMPUTE_ROCRATE_CACHE"):
         return given
-    path = Path(tempfile.mkdtemp(prefix="matcompute-tests-")) / "contexts"
+    scratch = tempfile.mkdtemp(prefix="matcompute-tests-")
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    path = Path(scratch) / "contexts"
     done = run("python", _HERE / "fill_rocrate_cache.py", path, cwd=_HERE)
     assert done.returncode == 0, done.stderr
     return str(path)
