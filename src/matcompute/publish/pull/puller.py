@@ -292,19 +292,23 @@ class _Session:
         self.harvest.keyring = node.keyring
         self.harvest.meet_again = lambda: self._meet()[0].keyring
         self.harvest.progress = self.progress
-        report.changes += self._read_feed(root, wait)
-        for attempt in range(3):
+        self._read_feed(root, report, wait)
+        unexplained: dict[str, int] = {}
+        while True:
             self._settle(root)
             wanted = self.state.wanted(root, self.options.tiers, self.options.datasets)
             gone = self.harvest.run(wanted, report)
             if not gone:
-                break
+                return
             # The answer for a version was "not for you": the feed knows why, perhaps a moment later.
-            self.wire.stop.wait(0.5 * attempt)
-            report.changes += self._read_feed(root, 0)
-        else:
+            self.wire.stop.wait(0.5 * max(unexplained.values(), default=0))
+            news = self._read_feed(root, report, 0)
             for item, what in gone:
-                if self.state.is_wanted(item):
+                name = item.dataset_id
+                if name in news or not self.state.is_wanted(item):
+                    continue
+                unexplained[name] = unexplained.get(name, 0) + 1
+                if unexplained[name] == 3:
                     self.harvest.refuse(item, "dropped", what)
 
     def end(self, report: Report) -> None:
@@ -327,19 +331,23 @@ class _Session:
             ) from error
         return meet(self.state, self.wire.url, answer, self.options.key)
 
-    def _read_feed(self, root: str, wait: int) -> int:
-        seq, count = 0 if self.from_start else self.state.position(root, self.view), 0
+    def _read_feed(self, root: str, report: Report, wait: int) -> set[str]:
+        """Note what is new; return the datasets that it concerns."""
+        seq = 0 if self.from_start else self.state.position(root, self.view)
+        news: set[str] = set()
         while True:
             page = Page.read(self.wire.json("/changes", after=seq, limit=1000, wait=wait), seq)
             wait = 0
-            for dataset_id in {event.dataset_id for event in page.changes}:
-                self.harvest.refused.discard(dataset_id)
+            news |= {event.dataset_id for event in page.changes}
             seq = max(page.next, seq)
-            count += self.state.apply(root, self.view, (event.model_dump() for event in page.changes), seq)
+            report.changes += self.state.apply(
+                root, self.view, (event.model_dump() for event in page.changes), seq
+            )
             self.from_start = False
             self.progress("changes", seq, page.head)
             if not page.more:
-                return count
+                self.harvest.refused -= news
+                return news
             if self.wire.stop.is_set():
                 raise Stopped("stopped")
 
