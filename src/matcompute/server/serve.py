@@ -110,6 +110,7 @@ def run(
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(2048)  # who comes from now on waits for the server, and is not turned away
     except OSError as error:
         raise InputError(
             f"{host}, port {port}: {error.strerror}", hint="choose another one: --port"
