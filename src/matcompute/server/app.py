@@ -27,6 +27,7 @@ PARTS: tuple[str, ...] = (
     "matcompute.server.guard:doors",
     "matcompute.server.pull:mount",
     "matcompute.server.optimade.routes:mount",
+    "matcompute.server.oai:mount",
     "matcompute.server.portal:mount",
     "matcompute.server.guard:mount",  # outside of all others
     "matcompute.server.portal:cookies",  # but for this: the guard must see who asks
