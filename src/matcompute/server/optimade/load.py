@@ -30,7 +30,7 @@ from matcompute.server.tables import versions
 if TYPE_CHECKING:
     from matcompute.server.node import Node
 
-__all__ = ["load_structures"]
+__all__ = ["load_lines", "load_structures"]
 
 FILE = "optimade.jsonl.gz"
 _BATCH = 2000
@@ -58,31 +58,31 @@ def load_structures(connection: Connection, node: Node, dataset_id: str, version
     # Two versions are kept: the one that is served, and the one that takes its place if it is withdrawn.
     if newer > 1 or not present or not _has_file(node, dataset_id, version):
         return
+    with node.publication.store.open(dataset_id, version, FILE) as raw, gzip.GzipFile(fileobj=raw) as stream:
+        yield from load_lines(connection, dataset_id, version, stream)
+
+
+def load_lines(
+    connection: Connection, dataset_id: str, version: int, lines: Iterator[bytes]
+) -> Iterator[None]:
+    """Load OPTIMADE JSON Lines as a version of a dataset; the same steps as `load_structures`."""
     no = int(connection.execute(select(func.coalesce(func.max(sets.c.no), 0) + 1)).scalar_one())
     connection.execute(
         insert(sets).values(no=no, dataset_id=dataset_id, version=version, rows=0, since=None, settled=False)
     )
     before = _served(connection, dataset_id, version)
-    with node.publication.store.open(dataset_id, version, FILE) as raw, gzip.GzipFile(fileobj=raw) as stream:
-        slots = _properties(connection, no, dataset_id, stream)
-        done = 0
-        while lines := list(islice(stream, _BATCH)):
-            entries = [json.loads(line) for line in lines if line.strip()]
-            _insert(
-                connection,
-                no,
-                done,
-                dataset_id,
-                before,
-                slots,
-                [e for e in entries if e["type"] == "structures"],
-            )
-            done += len(entries)
-            yield
+    slots = _properties(connection, no, dataset_id, lines)
+    done = 0
+    while batch := list(islice(lines, _BATCH)):
+        entries = [json.loads(line) for line in batch if line.strip()]
+        entries = [entry for entry in entries if entry["type"] == "structures"]
+        _insert(connection, no, done, dataset_id, before, slots, entries)
+        done += len(entries)
+        yield
     # From this commit on it is served, and the time is that of this commit.
-    connection.execute(update(sets).where(sets.c.no == no).values(rows=done, since=_now()))
+    since = time.time_ns() // 1000
+    connection.execute(update(sets).where(sets.c.no == no).values(rows=done, since=since))
     yield
-    since = connection.execute(select(sets.c.since).where(sets.c.no == no)).scalar_one()
     for start in range(no * ROWS, no * ROWS + done, 50_000):
         fresh = structures.c.key.between(start, start + 49_999) & structures.c.last_modified.is_(None)
         connection.execute(
@@ -99,10 +99,6 @@ def _has_file(node: Node, dataset_id: str, version: int) -> bool:
     except MatcomputeError:
         return False
     return True
-
-
-def _now() -> int:
-    return time.time_ns() // 1000
 
 
 def _stale(connection: Connection, dataset_id: str, version: int) -> list[Any]:
@@ -150,11 +146,11 @@ def _served(connection: Connection, dataset_id: str, version: int) -> int | None
 
 
 def _properties(
-    connection: Connection, no: int, dataset_id: str, stream: Any
+    connection: Connection, no: int, dataset_id: str, lines: Iterator[bytes]
 ) -> dict[str, tuple[str, str | None]]:
     """Read header and entry info; give each property its name and column. Returns source name → (name, column)."""
-    json.loads(stream.readline())
-    info = json.loads(stream.readline())
+    next(lines)
+    info = json.loads(next(lines))
     taken: dict[str, tuple[str | None, str]] = {}
     for row in connection.execute(select(properties)):
         taken[row.name] = (row.slot, _kind(json.loads(row.definition)))
