@@ -120,7 +120,7 @@ def structures_digest(shards: Sequence[Path]) -> str:
                 hashes[filled : filled + len(part)] = part
                 filled += len(part)
     hashes.sort()
-    return sha256(hashes.view("u1")).hexdigest()
+    return sha256(hashes.view("u1").data).hexdigest()
 
 
 def check(
