@@ -65,7 +65,11 @@
       if (atoms.length <= 800) {
         for (let a = 0; a < atoms.length; a++) for (let b = a + 1; b < atoms.length; b++) {
           const d = Math.hypot(...atoms[a].p.map((x, j) => x - atoms[b].p[j]));
-          if (d > 0.4 && d < 1.15 * (atoms[a].s.radius + atoms[b].s.radius)) this.bonds.push([a, b]);
+          if (d < 0.4 || d > 1.15 * (atoms[a].s.radius + atoms[b].s.radius)) continue;
+          // From surface to surface, in two halves.
+          const point = (t) => atoms[a].p.map((x, j) => x + (atoms[b].p[j] - x) * t);
+          const from = (0.9 * BALL * atoms[a].s.radius) / d, to = 1 - (0.9 * BALL * atoms[b].s.radius) / d, mid = (from + to) / 2;
+          this.bonds.push([point(from), point(mid), atoms[a].s], [point(mid), point(to), atoms[b].s]);
         }
       }
     }
@@ -95,14 +99,11 @@
       const items = [];
       const at = this.atoms.map((a) => project(a.p));
       this.atoms.forEach((a, k) => items.push({ z: at[k].z, paint: () => this.sphere(ctx, at[k], a.s) }));
-      for (const [a, b] of this.bonds) {
-        const A = at[a], B = at[b];
-        items.push({ z: (A.z + B.z) / 2 - 0.01, paint: () => {
-          const mid = { x: (A.x + B.x) / 2, y: (A.y + B.y) / 2 };
-          for (const [end, s] of [[A, this.atoms[a].s], [B, this.atoms[b].s]]) {
-            ctx.strokeStyle = shade(s.colour, -0.18); ctx.lineWidth = 0.14 * A.f; ctx.lineCap = "butt";
-            ctx.beginPath(); ctx.moveTo(end.x, end.y); ctx.lineTo(mid.x, mid.y); ctx.stroke();
-          }
+      for (const [from, to, s] of this.bonds) {
+        const A = project(from), B = project(to);
+        items.push({ z: (A.z + B.z) / 2, paint: () => {
+          ctx.strokeStyle = shade(s.colour, -0.18); ctx.lineWidth = 0.14 * A.f; ctx.lineCap = "butt";
+          ctx.beginPath(); ctx.moveTo(A.x, A.y); ctx.lineTo(B.x, B.y); ctx.stroke();
         } });
       }
       const line = colour("--soft");
