@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from _machine import machine
@@ -95,6 +97,21 @@ def change(folder: Path, names: list[str], count: int) -> None:
         )
 
 
+@contextmanager
+def serving(publication: Path, port: int = 0) -> Iterator[str]:
+    """Run ``matcompute serve``; yield its address."""
+    command = [str(Path(sys.executable).parent / "matcompute"), "serve", "--port", str(port), "-d"]
+    server = subprocess.Popen(
+        [*command, str(publication)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert server.stdout is not None
+        yield server.stdout.readline().split()[-1]
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -115,31 +132,20 @@ def main() -> None:
         options = Options(
             token=create(node.engine, "benchmark", tier="member-1", scopes=("read",)), receipts=False
         )
-        serve = [str(Path(sys.executable).parent / "matcompute"), "serve", "--port", "0", "-d"]
-        server = subprocess.Popen(
-            [*serve, str(folder / "publication")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        try:
-            assert server.stdout is not None
-            url = server.stdout.readline().split()[-1]
+        with serving(folder / "publication") as url:
             begun = time.perf_counter()
             first = pull(url, folder / "copy", options)
             first_s = time.perf_counter() - begun
-            assert len(first.stored) == given.datasets, first
-            change(folder, names, given.changes)
-            begun = time.perf_counter()
-            node.refresh()
-            index_s = time.perf_counter() - begun
+        assert len(first.stored) == given.datasets, first
+        change(folder, names, given.changes)
+        begun = time.perf_counter()
+        node.refresh()
+        index_s = time.perf_counter() - begun
+        with serving(folder / "publication", int(url.rsplit(":", 1)[1])) as url:
             begun = time.perf_counter()
             second = pull(url, folder / "copy", options)
             follow_s = time.perf_counter() - begun
-            assert second.changes == given.changes, second
-        finally:
-            server.terminate()
-            server.wait()
+        assert second.changes == given.changes, second
     result = {
         "benchmark": "feed_follow",
         "ratios": {"60 s": round(ASKED_S / follow_s, 2)},
