@@ -57,6 +57,12 @@ format: venv
 	.venv-peers/bin/python -m pip --disable-pip-version-check -q install -r benchmarks/peers.txt
 	touch $@
 
+# Validators that we did not write want versions of their own, too; tests/publish finds them here.
+.venv-validators/.installed: tests/publish/validators.txt
+	test -x .venv-validators/bin/python || $(PYTHON) -m venv .venv-validators
+	.venv-validators/bin/python -m pip --disable-pip-version-check -q install -r tests/publish/validators.txt
+	touch $@
+
 bench: venv .venv-peers/.installed
 	@set -o pipefail; for file in benchmarks/[a-z]*.py; do echo "== $$file"; name=$$(basename $$file .py); \
 	  $(BIN)/python $$file | tee $(VENV)/bench.out && tail -n 1 $(VENV)/bench.out > benchmarks/results/$$name.json || exit 1; done
