@@ -12,6 +12,10 @@ _WHERE = {
     "plan_chunks": "planner",
     "launch": "launch",
     "neighbor_list": "neighbors",
+    "rdf": "rdf",
+    "kernel_matrix": "features",
+    "knn": "features",
+    "fps": "features",
 }
 
 __all__ = sorted(_WHERE)

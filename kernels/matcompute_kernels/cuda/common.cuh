@@ -17,3 +17,32 @@ template <class T> __device__ inline T mc_warp_sum(T value) {
     for (int d = MC_WARP / 2; d > 0; d /= 2) value += MC_DOWN(value, d);
     return value;
 }
+
+// A value and its place; the better one is the higher value, of equals the lower place.
+struct Best {
+    double value;
+    i64 place;
+};
+
+__device__ inline bool mc_better(double value, i64 place, const Best &than) {
+    return value > than.value || (value == than.value && place < than.place);
+}
+
+// Best of the block, valid in thread 0. `store` is shared, one for each warp; a barrier must stand between two calls.
+__device__ inline Best mc_block_best(Best mine, Best *store) {
+    const int t = mc_thread();
+    for (int d = MC_WARP / 2; d > 0; d /= 2) {
+        const double value = MC_DOWN(mine.value, d);
+        const i64 place = MC_DOWN(mine.place, d);
+        if (mc_better(value, place, mine)) {
+            mine.value = value;
+            mine.place = place;
+        }
+    }
+    if (t % MC_WARP == 0) store[t / MC_WARP] = mine;
+    __syncthreads();
+    if (t == 0)
+        for (int w = 1; w < MC_WARPS; w++)
+            if (mc_better(store[w].value, store[w].place, mine)) mine = store[w];
+    return mine;
+}

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from matcompute_kernels.cuda.backend import cuda_problem, device_index
+from matcompute_kernels.cuda.backend import choose_backend, cuda_problem, device_index
 from matcompute_kernels.cuda.errors import CudaError
 
-__all__ = ["CupyDevice", "Device", "default_device"]
+__all__ = ["CupyDevice", "Device", "chosen_device", "default_device"]
 
 
 class Device(Protocol):
@@ -153,3 +153,16 @@ def default_device() -> CupyDevice:
     if _default is None:
         _default = CupyDevice()
     return _default
+
+
+def chosen_device(backend: str, device: Device | None) -> Device | None:
+    """Return the device that a call with these arguments uses, or None for the CPU.
+
+    Raises
+    ------
+    KernelInputError, CudaError
+        As :func:`matcompute_kernels.cuda.backend.choose_backend`.
+    """
+    if device is not None:
+        return device
+    return default_device() if choose_backend(backend) == "cuda" else None

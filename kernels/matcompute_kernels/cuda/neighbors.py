@@ -15,7 +15,7 @@ from matcompute_kernels.cuda.sources import KERNELS
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList
 
-__all__ = ["DevicePairs", "DeviceSites", "device_pairs", "neighbor_list", "put_sites"]
+__all__ = ["DevicePairs", "DeviceSites", "device_pairs", "neighbor_list", "put_sites", "site_bytes"]
 
 _MOST_PAIRS = 2**31 - 1
 
@@ -56,6 +56,12 @@ class DevicePairs:
     shift: Any
     distance: Any
     vector: Any
+
+
+def site_bytes(batch: Batch, real: np.dtype) -> np.ndarray:
+    """Bytes that :func:`put_sites` takes for each structure, i8[N]."""
+    per_site = 24 + 12 + 4 + 6 * real.itemsize
+    return batch.n_sites * per_site + 8 + 2 * 72 + 3 * real.itemsize
 
 
 def put_sites(batch: Batch, real: np.dtype, device: Device) -> DeviceSites:

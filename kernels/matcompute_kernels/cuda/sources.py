@@ -20,26 +20,31 @@ TYPES = {"float32": "float", "float64": "double"}
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel: the file it is in and the sizes that are constants of its text.
+    """A kernel: the files it is in and the sizes that are constants of its text.
 
     Attributes
     ----------
-    file
-        Name in this folder.
+    files
+        Names in this folder, in their order.
     threads
         Threads of a block: ``MC_BLOCK``. A multiple of 64, so that both warp sizes divide it.
     constants
         Names of the constants that a launch must give, each with the value that the build table uses.
     """
 
-    file: str
+    files: tuple[str, ...]
     threads: int
     constants: Mapping[str, int] = field(default_factory=dict)
 
 
 KERNELS: dict[str, Kernel] = {
-    "wrap_sites": Kernel("wrap.cu", 128),
-    "find_pairs": Kernel("neighbors.cu", 128, {"FILL": 1}),
+    "wrap_sites": Kernel(("wrap.cu",), 128),
+    "find_pairs": Kernel(("images.cuh", "neighbors.cu"), 128, {"FILL": 1}),
+    "count_pairs": Kernel(("images.cuh", "rdf.cu"), 128, {"BINS": 200}),
+    "tile": Kernel(("tile.cu",), 256, {"KIND": 3}),
+    "lowest": Kernel(("lowest.cu",), 128, {"K": 16}),
+    "fps_update": Kernel(("fps_update.cu",), 128),
+    "fps_pick": Kernel(("fps_pick.cu",), 256),
 }
 
 
@@ -84,7 +89,6 @@ def render(name: str, real: str, warp: int, constants: Mapping[str, int]) -> str
         if int(value) != value:
             raise CudaError(f"kernel {name}: constant {key} must be an integer, not {value!r}")
         lines.append(f"#define {key} {int(value)}")
-    head = "\n".join(lines)
-    return (
-        f'{head}\n#line 1 "common.cuh"\n{_text("common.cuh")}\n#line 1 "{kernel.file}"\n{_text(kernel.file)}'
-    )
+    parts = ["\n".join(lines)]
+    parts += [f'#line 1 "{file}"\n{_text(file)}' for file in ("common.cuh", *kernel.files)]
+    return "\n".join(parts)

@@ -17,7 +17,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class Emulator:
         Where compiled kernels are kept; None: a temporary folder of this object.
     free
         Bytes that :meth:`free_bytes` tells.
+    edit
+        Changes each text before it is compiled (seeded faults).
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class Emulator:
         seed: int = 1,
         folder: Path | None = None,
         free: int = 1 << 30,
+        edit: Callable[[str], str] | None = None,
     ) -> None:
         if compiler() is None:
             raise EmulatorError("the emulator needs g++")
         self.order, self.warp, self.seed, self.free = order, warp, seed, free
         self._temporary = tempfile.TemporaryDirectory() if folder is None else None
         self.folder = Path(self._temporary.name) if self._temporary else Path(folder or "")
+        self.edit = edit
         self._libraries: dict[str, ctypes.CDLL] = {}
         #: Texts that were launched, by function (for tests that look at them).
         self.launched: dict[str, str] = {}
@@ -129,6 +133,7 @@ class Emulator:
         EmulatorError
             If the kernel does not compile or does something wrong; the text names block, thread and line.
         """
+        text = text if self.edit is None else self.edit(text)
         self.launched[function] = text
         library = self._library(text, function)
         values, keep, bounds = (ctypes.c_void_p * max(1, len(arguments)))(), [], []
