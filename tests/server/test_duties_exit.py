@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -224,3 +227,49 @@ def test_secrets_stay(old: Node, tmp_path: Path):
             assert secret.encode() not in raw
             assert digest.strip(b'"') not in raw
             assert b"PRIVATE KEY" not in raw
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from matcompute.publish.release import Publication
+from matcompute.server.duties.arriving import import_node
+from matcompute.server.duties.leaving import export_node
+from matcompute.server.node import Node
+what, source, target, steps = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+left = steps
+def progress(*_):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+if what == "export":
+    export_node(Node(source), target, progress=progress)
+else:
+    import_node(source, target, progress=progress)
+"""
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize(
+    ("what", "steps"), [("export", 30), ("export", 90), ("import", 40), ("import", 80), ("import", 130)]
+)
+def test_kill_9_and_again(old: Node, tmp_path: Path, what: str, steps: int):
+    if what == "export":
+        source, target = old.publication.folder, tmp_path / "out"
+    else:
+        source, target = tmp_path / "exit", tmp_path / "out"
+        export_node(old, source)
+    command = [sys.executable, "-c", _KILLED, what, str(source), str(target), str(steps)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    if what == "export":
+        assert not target.exists()
+        said = export_node(old, target)
+        check_bag(target)
+        assert said["content_sha256"] == content_of(old.publication)["content_sha256"]
+    else:
+        assert (target / ".importing").exists() or not target.exists()
+        import_node(source, target)
+        assert content_of(Publication(target)) == content_of(old.publication)
+        assert digests(target / "store") == digests(Path(old.publication.store.root))
+        assert Publication(target).verify() == []

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
+import re
 import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -351,3 +356,41 @@ def test_notes_without_a_guard_do_nothing():
     request = Request({"type": "http", "headers": []})
     note(request, tier="member-1")
     assert guard.__all__ == ["doors", "mount"]
+
+
+@pytest.mark.kill
+def test_kill_9_of_the_server_loses_no_record_of_what_was_answered(release: Any):
+    release("11111111-0000-4000-8000-000000000001", 5)
+    folder = release.publication.folder
+    (folder / "node.yaml").write_text("limits: {anonymous_per_minute: 1000000}\n")
+    program = [str(Path(sys.executable).parent / "matcompute"), "serve", "-d", str(folder), "--port", "0"]
+    server = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    match = re.search(r"http://[^:]+:(\d+)", server.stdout.readline())
+    assert match is not None
+    port, told, lock = int(match[1]), [], threading.Lock()
+
+    def ask(name: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for k in range(10_000):
+                connection.request("GET", f"/node?ask={name}-{k}")
+                answer = connection.getresponse()
+                answer.read()
+                with lock:
+                    told.append((answer.status, f"ask={name}-{k}"))
+                    if len(told) == 60:
+                        server.kill()
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    server.wait(60)
+    server.stdout.close()
+    log = AuditLog(folder / "audit.sqlite")
+    assert log.verify() == []
+    written = {(r["status"], r["query"]) for r in records(log)}
+    assert len(told) >= 60
+    assert set(told) <= written

@@ -32,7 +32,8 @@ _LOG = logging.getLogger(__name__)
 FILE = "audit.sqlite"
 #: Seconds for which limits and records believe a token without looking again; doors look each time.
 _REMEMBER, _TOKENS = 5.0, 10_000
-_UNWATCHED = ("/healthz", "/static/")
+#: Not in the audit and not limited: what asks every few seconds, and files that are the same for everybody.
+_UNWATCHED, _STATIC = "/healthz", "/static/"
 
 
 class Watchman:
@@ -113,7 +114,8 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._life(scope, receive, send)
             return
-        if scope["type"] != "http" or scope["path"].startswith(_UNWATCHED):
+        path = scope.get("path", "")
+        if scope["type"] != "http" or path == _UNWATCHED or path.startswith(_STATIC):
             await self.app(scope, receive, send)
             return
         await self._guard(scope, receive, send)
