@@ -96,6 +96,8 @@ def test_pages_are_whole_and_safe(release: Any, client: Callable[..., TestClient
         for language, tag in (("zh", "zh-Hans"), ("en", "en")):
             answer = browser.get(f"/{language}/{path}")
             assert answer.status_code == (404 if path == "nowhere" else 200), path
+            head = browser.head(f"/{language}/{path}")
+            assert (head.status_code, head.content) == (answer.status_code, b"")
             page = Page(answer.text)
             assert page.all("html") == [{"lang": tag}]
             alternates = {a["hreflang"]: a["href"] for a in page.all("link", rel="alternate")}
@@ -219,6 +221,11 @@ def test_sign_in_opens_pages_and_downloads(
     assert wrong.status_code == 401
     assert 'role="alert"' in wrong.text
     assert "set-cookie" not in wrong.headers
+    other = {"sec-fetch-site": "cross-site"}
+    assert browser.post("/en/sign-in", data={"token": token}, headers=other).status_code == 403
+    for body in ("token=" + "x" * 100_000, "&".join(f"a{k}=1" for k in range(100)), "%ff%00", ""):
+        kind = {"content-type": "application/x-www-form-urlencoded"}
+        assert browser.post("/en/sign-in", content=body, headers=kind).status_code == 401
     done = browser.post("/en/sign-in", data={"token": token}, follow_redirects=False)
     assert done.status_code == 303
     for part in ("HttpOnly", "SameSite=strict", "Path=/"):
@@ -297,6 +304,7 @@ def test_what_is_sent_is_never_markup(release: Any, client: Callable[..., TestCl
             assert not page.all("img", src="x")
     for path in ("datasets", f"datasets/{IDS[0]}/versions/1/entries"):
         for name in ("q", "elements", "property", "min", "max", "before", "after", "domain"):
+            assert browser.get(f"/en/{path}", params={name: "\x00\ud7ff' OR 1=1 --"}).status_code == 200
             answer = browser.get(f"/en/{path}", params={name: evil})
             assert answer.status_code == 200
             assert "<img src=x" not in answer.text

@@ -17,7 +17,7 @@ from matcompute.server.portal.tables import elements, properties
 from matcompute.server.tables import datasets
 from matcompute_kernels.elements import SYMBOLS
 
-__all__ = ["Catalogue", "Query", "parse_elements", "parse_number"]
+__all__ = ["Catalogue", "Query", "parse_elements", "parse_number", "plain"]
 
 _SPLIT = re.compile(r"[\s,;、，+-]+")
 _KNOWN = frozenset(SYMBOLS[1:])
@@ -86,10 +86,10 @@ class Query:
                 numbers[key] = None
         before = values.get("before", "")
         query = cls(
-            text=values.get("q", "").strip()[:200],
+            text=plain(values.get("q", ""), 200),
             domains=tuple(d for d in DOMAINS if d in domains),
             elements=found,
-            column=values.get("property", "")[:128],
+            column=plain(values.get("property", ""), 128),
             low=numbers["min"],
             high=numbers["max"],
             before=int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None,
@@ -97,6 +97,11 @@ class Query:
         if not query.column and (query.low is not None or query.high is not None):
             problems.append(("problem.range", ""))
         return query, problems
+
+
+def plain(text: str, most: int) -> str:
+    """Return a text without control characters, which some databases refuse, cut to a length."""
+    return "".join(c for c in text[:most] if c.isprintable()).strip()
 
 
 def parse_elements(text: str) -> tuple[tuple[str, ...], list[str]]:

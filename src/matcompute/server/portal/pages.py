@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from matcompute.dataset import GRADES, TIERS
 from matcompute.errors import MatcomputeError
@@ -100,6 +101,9 @@ def router(node: Node, renderer: Renderer, language: str) -> APIRouter:
 
     @routes.post("/sign-in")
     async def signed_in(request: Request) -> Any:
+        # Another site must not sign a browser in, not even with a token of its own.
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise HTTPException(403)
         raw = await request.body()
         try:
             fields = parse_qs(raw[:4096].decode("ascii", "replace"), max_num_fields=5)

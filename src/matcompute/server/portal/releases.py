@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ __all__ = ["router"]
 
 #: Entries of a page.
 _PAGE = 50
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _EMPTY: dict[str, Any] = {
     "sites": 0,
     "chemical_systems": None,
@@ -68,6 +70,8 @@ def router(node: Node, renderer: Renderer, language: str) -> APIRouter:
     words = Words(language)
 
     def find(who: Principal, dataset_id: str, version: int | None) -> _Release:
+        if not _UUID.fullmatch(dataset_id):
+            raise not_found()
         with node.engine.connect() as connection:
             row = (
                 connection.execute(select(datasets).where(datasets.c.id == dataset_id, Access.visible(who)))

@@ -23,7 +23,12 @@ def page_router(renderer: Renderer, language: str) -> APIRouter:
     """Return a router for the pages of a language, whose errors are pages."""
 
     class PageRoute(APIRoute):
-        """A route that shows errors as pages."""
+        """A route that shows errors as pages, and answers HEAD where it answers GET."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            if self.methods is not None and "GET" in self.methods:
+                self.methods.add("HEAD")
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
