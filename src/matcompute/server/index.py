@@ -36,14 +36,44 @@ def lock_head(connection: Connection) -> int:
 
 def apply_events(connection: Connection, publication: Publication, events: list[Event]) -> None:
     """Write events, in their order, into the index; the caller commits."""
+    rows: list[dict[str, Any]] = []
+    # What holds of the datasets that were touched already: most of a long feed is about few datasets.
+    known: dict[str, tuple[dict[str, Any] | None, tuple[int, str] | None]] = {}
     for event in events:
-        _apply(connection, publication, event)
-    if events:
+        if event.dataset_id in known:
+            before, newest = known[event.dataset_id]
+        else:
+            query = select(datasets).where(datasets.c.id == event.dataset_id)
+            row = connection.execute(query).mappings().first()
+            before, newest = (dict(row) if row else None), None
+        if event.op == "regrade" and before is not None and event.dataset_id in known:
+            now = {"grade": event.grade, "tier": event.tier, "changed_at": event.at, "seq": event.seq}
+            connection.execute(update(datasets).where(datasets.c.id == event.dataset_id).values(**now))
+            after: dict[str, Any] | None = before | now
+        else:
+            newest = _apply(connection, publication, event, before)
+            query = select(datasets).where(datasets.c.id == event.dataset_id)
+            found = connection.execute(query).mappings().first()
+            after = dict(found) if found else None
+        known[event.dataset_id] = (after, newest)
+        rows.append(
+            {
+                **event.to_json(),
+                "grade_before": before and before["grade"],
+                "tier_before": before and before["tier"],
+                "newest": newest and newest[0],
+                "newest_sha256": newest and newest[1],
+            }
+        )
+    if rows:
+        connection.execute(insert(changes), rows)
         connection.execute(update(state).values(head=events[-1].seq))
 
 
-def _apply(connection: Connection, publication: Publication, event: Event) -> None:
-    row = connection.execute(select(datasets).where(datasets.c.id == event.dataset_id)).mappings().first()
+def _apply(
+    connection: Connection, publication: Publication, event: Event, before: dict[str, Any] | None
+) -> tuple[int, str] | None:
+    """Write what an event did to versions and dataset; return the newest available version and its digest."""
     if event.op in ("publish", "revise") and event.version is not None:
         try:
             _add_version(connection, publication, event.dataset_id, event.version)
@@ -57,16 +87,7 @@ def _apply(connection: Connection, publication: Publication, event: Event) -> No
         if event.version is not None:
             wanted &= versions.c.version == event.version
         connection.execute(update(versions).where(wanted).values(withdrawn=True))
-    newest = _refresh_dataset(connection, publication, event, dict(row) if row else None)
-    connection.execute(
-        insert(changes).values(
-            **event.to_json(),
-            grade_before=row and row["grade"],
-            tier_before=row and row["tier"],
-            newest=newest and newest[0],
-            newest_sha256=newest and newest[1],
-        )
-    )
+    return _refresh_dataset(connection, publication, event, before)
 
 
 def _add_version(connection: Connection, publication: Publication, dataset_id: str, version: int) -> None:

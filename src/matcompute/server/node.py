@@ -247,8 +247,10 @@ class _EventsHead:
 
 def _engine(url: str) -> Engine:
     try:
-        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    except (SQLAlchemyError, ImportError) as error:
+        # As many connections as there are threads that answer.
+        options: dict[str, Any] = {"pool_size": 10, "max_overflow": 40}
+        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"), **options)
+    except (SQLAlchemyError, ImportError, TypeError) as error:
         raise ServerError(
             f"database: {error}", hint="a URL such as postgresql+psycopg://user@host/name"
         ) from error
