@@ -189,6 +189,9 @@ def test_an_import_wants_an_empty_place(old: Node, tmp_path: Path):
         import_node(tmp_path / "exit", old.publication.folder)
     with pytest.raises(DutyError, match="exists"):
         export_node(old, tmp_path / "exit")
+    shutil.copytree(old.publication.keys, tmp_path / "half" / "keys", ignore=shutil.ignore_patterns("*.pem"))
+    with pytest.raises(DutyError, match="no private key"):
+        import_node(tmp_path / "exit", tmp_path / "half")
     # As if an earlier import had been killed on its way.
     place = tmp_path / "new"
     (place / "store" / "half").mkdir(parents=True)
@@ -236,12 +239,9 @@ from matcompute.publish.release import Publication
 from matcompute.server.duties.arriving import import_node
 from matcompute.server.duties.leaving import export_node
 from matcompute.server.node import Node
-what, source, target, steps = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-left = steps
-def progress(*_):
-    global left
-    left -= 1
-    if left == 0:
+what, source, target, stage = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+def progress(text, done, total):
+    if text == stage and done >= total // 2:
         os.kill(os.getpid(), signal.SIGKILL)
 if what == "export":
     export_node(Node(source), target, progress=progress)
@@ -252,15 +252,22 @@ else:
 
 @pytest.mark.kill
 @pytest.mark.parametrize(
-    ("what", "steps"), [("export", 30), ("export", 90), ("import", 40), ("import", 80), ("import", 130)]
+    ("what", "stage"),
+    [
+        ("export", "checking"),
+        ("export", "copying"),
+        ("import", "checking"),
+        ("import", "copying"),
+        ("import", "verifying"),
+    ],
 )
-def test_kill_9_and_again(old: Node, tmp_path: Path, what: str, steps: int):
+def test_kill_9_and_again(old: Node, tmp_path: Path, what: str, stage: str):
     if what == "export":
         source, target = old.publication.folder, tmp_path / "out"
     else:
         source, target = tmp_path / "exit", tmp_path / "out"
         export_node(old, source)
-    command = [sys.executable, "-c", _KILLED, what, str(source), str(target), str(steps)]
+    command = [sys.executable, "-c", _KILLED, what, str(source), str(target), stage]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     if what == "export":
         assert not target.exists()
@@ -268,7 +275,7 @@ def test_kill_9_and_again(old: Node, tmp_path: Path, what: str, steps: int):
         check_bag(target)
         assert said["content_sha256"] == content_of(old.publication)["content_sha256"]
     else:
-        assert (target / ".importing").exists() or not target.exists()
+        assert (target / ".importing").exists() == (stage != "checking")
         import_node(source, target)
         assert content_of(Publication(target)) == content_of(old.publication)
         assert digests(target / "store") == digests(Path(old.publication.store.root))

@@ -135,6 +135,8 @@ def _require_empty(folder: Path) -> None:
     if (folder / _MARK).exists():
         _clear(folder, keep_keys=_own_key(folder / "keys") is not None)
     extra = {p.name for p in folder.iterdir()} - {"keys", SETTINGS} if folder.is_dir() else set()
+    if (folder / "keys" / KEYRING).exists() and _own_key(folder / "keys") is None:
+        extra.add(f"keys/{KEYRING}, but no private key")
     if extra:
         raise DutyError(
             f"{folder} is not empty: it holds {sorted(extra)[0]}",
@@ -154,9 +156,8 @@ def _clear(folder: Path, *, keep_keys: bool) -> None:
 
 
 def _own_key(keys: Path) -> SigningKey | None:
-    if not keys.is_dir() or not any(keys.iterdir()):
-        return None
-    return load_key(keys)
+    # A keyring alone is what an interrupted import left, or what this import is about to write.
+    return load_key(keys) if keys.is_dir() and any(keys.glob("*.pem")) else None
 
 
 def _successor(data: Path, keyring: Keyring, own: SigningKey | None) -> Keyring:
