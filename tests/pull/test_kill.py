@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ class Ground:
         self._keeper.start()
 
     def _keep(self) -> None:
+        failures = 0
         while not self._over:
             steps = self._kills.pop() if self._kills else 0
             self.server.start(
@@ -98,7 +100,11 @@ class Ground:
             self._alive.clear()
             self.deaths += 1
             if code != -signal.SIGKILL:
-                return  # it is broken; the puller will say that nobody answers, server.err why
+                # Somebody may have the port for a moment; else it is broken, and the puller will find nobody.
+                failures += 1
+                if failures > 5:
+                    return
+                time.sleep(0.5)
 
     def kill_server_at(self, steps: list[int]) -> None:
         """Let the server live through so many steps, in its next lives."""
