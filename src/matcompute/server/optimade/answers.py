@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import matcompute
@@ -24,6 +25,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+@lru_cache(maxsize=4096)
 def timestamp(microseconds: int) -> str:
     """Return a time of RFC 3339."""
     return (_EPOCH + timedelta(microseconds=microseconds)).isoformat().replace("+00:00", "Z")
@@ -103,23 +105,31 @@ def fields_of(
 
 def entry(row: Any, fields: tuple[str, ...] | None) -> str:
     """Return an entry as JSON."""
-    entry_id = row.id[len(row.dataset_id) + 1 :]
-    own = {
-        "immutable_id": f"{row.dataset_id}/{row.version}/{entry_id}",
-        "last_modified": timestamp(row.modified),
+    of_set = {
         f"_{PREFIX}_dataset_id": row.dataset_id,
         f"_{PREFIX}_dataset_version": row.version,
         f"_{PREFIX}_licence": row.licence,
     }
+    entry_id = row.id[len(row.dataset_id) + 1 :]
+    own = {
+        "immutable_id": f"{row.dataset_id}/{row.version}/{entry_id}",
+        "last_modified": timestamp(row.modified),
+    }
     if fields is None:
-        attributes = f"{_json(own)[:-1]},{row.attributes[1:]}"
+        # By far the most frequent case: what all entries of a set share is made once.
+        attributes = f"{_json(own)[:-1]},{_shared(*of_set.items())},{row.attributes[1:]}"
     else:
-        every = own | (json.loads(row.attributes) if not set(fields) <= own.keys() else {})
+        every = own | of_set | (json.loads(row.attributes) if not set(fields) <= own.keys() else {})
         attributes = _json({name: every.get(name) for name in fields})
     return f'{{"id":{_json(row.id)},"type":"structures","attributes":{attributes}}}'
 
 
-def info(base: str, licence: str | None = None) -> dict[str, Any]:
+@lru_cache(maxsize=1024)
+def _shared(*items: tuple[str, Any]) -> str:
+    return _json(dict(items))[1:-1]
+
+
+def info(base: str) -> dict[str, Any]:
     """Return the data of ``/info``."""
     attributes: dict[str, Any] = {
         "api_version": API_VERSION,

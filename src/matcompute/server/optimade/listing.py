@@ -323,5 +323,5 @@ def _rows(connection: Connection, principal: Principal, catalogue: Catalogue, ke
         .join(datasets, datasets.c.id == sets.c.dataset_id)
         .where(structures.c.key.in_(keys), structures.c.set_no.in_(served(principal)))
     )
-    by_key = {row.key: row for row in connection.execute(query)}
+    by_key = {row.key: row for row in connection.execute(query).all()}
     return [by_key[key] for key in keys if key in by_key]
