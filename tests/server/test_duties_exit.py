@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -235,6 +237,7 @@ def test_secrets_stay(old: Node, tmp_path: Path):
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from matcompute.publish.release import Publication
 from matcompute.server.duties.arriving import import_node
 from matcompute.server.duties.leaving import export_node
@@ -280,3 +283,30 @@ def test_kill_9_and_again(old: Node, tmp_path: Path, what: str, stage: str):
         assert content_of(Publication(target)) == content_of(old.publication)
         assert digests(target / "store") == digests(Path(old.publication.store.root))
         assert Publication(target).verify() == []
+
+
+def _validators() -> Any:
+    path = Path(__file__).parents[1] / "publish" / "validators.py"
+    spec = importlib.util.spec_from_file_location("validators_of_others", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_programs_of_others_accept_the_export(old: Node, tmp_path: Path):
+    validators = _validators()
+    validators.need_program("bagit.py")
+    validators.need_program("ocfl-root.py")
+    export_node(old, tmp_path / "exit")
+    done = validators.run("bagit.py", "--validate", tmp_path / "exit", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    store = tmp_path / "exit" / "data" / "store"
+    done = validators.run("ocfl-root.py", "validate", "--root", store, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = next(store.rglob("entries.h5"))
+    raw = bytearray(data.read_bytes())
+    raw[100] ^= 1
+    data.write_bytes(raw)
+    assert validators.run("bagit.py", "--validate", tmp_path / "exit", cwd=tmp_path).returncode != 0
