@@ -5,20 +5,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+# At once: later it would be the module of this name.
+from matcompute_kernels.cuda.launch import launch as launch
+
 _WHERE = {
     "CudaError": "errors",
     "choose_backend": "backend",
     "cuda_problem": "backend",
     "plan_chunks": "planner",
-    "launch": "launch",
     "neighbor_list": "neighbors",
-    "rdf": "rdf",
+    "rdf": "radial",
     "kernel_matrix": "features",
     "knn": "features",
     "fps": "features",
 }
 
-__all__ = sorted(_WHERE)
+__all__ = sorted([*_WHERE, "launch"])
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 // FILL 0 counts, FILL 1 writes at the centre's offset. A thread takes a neighbour and its images along vectors 1 and 2,
 // and runs over the few images along vector 0 that can be near enough.
 
-extern "C" __global__ void __launch_bounds__(MC_BLOCK)
+extern "C" __global__ void __launch_bounds__(MC_BLOCK, 1)
     find_pairs(const real *__restrict__ wrapped, const real *__restrict__ fraction, const int *__restrict__ wraps,
                const int *__restrict__ owner, const i64 *__restrict__ ptr, const double *__restrict__ cell,
                const real *__restrict__ planes, double r_cut, int first, int *__restrict__ count,
@@ -17,7 +17,7 @@ extern "C" __global__ void __launch_bounds__(MC_BLOCK)
     const real *a = s.a;
     const int *images = s.images;
     const int w1 = 2 * images[1] + 1, w2 = 2 * images[2] + 1;
-    const i64 items = (i64)n_sites * w1 * w2;
+    const int items = n_sites * w1 * w2;  // the host has checked that it fits
 #if FILL
     __shared__ int place[MC_BLOCK];
     i64 written = offset[blockIdx.x];
@@ -25,10 +25,10 @@ extern "C" __global__ void __launch_bounds__(MC_BLOCK)
     __shared__ int part[MC_WARPS];
     int total = 0;
 #endif
-    for (i64 item = t; item - t < items; item += MC_BLOCK) {
+    for (int item = t; item - t < items; item += MC_BLOCK) {
         const bool there = item < items;
         const i64 j = begin + (there ? item % n_sites : 0);
-        const int q = (int)(there ? item / n_sites : 0);
+        const int q = there ? item / n_sites : 0;
         const int n1 = q % w1 - images[1], n2 = q / w1 - images[2];
         Images m = mc_images(wrapped, fraction, i, j, n1, n2, a, s.range);
         if (!there) m.to = m.from - 1;
@@ -56,10 +56,11 @@ extern "C" __global__ void __launch_bounds__(MC_BLOCK)
             const bool self = j == i && n0 == 0 && n1 == 0 && n2 == 0;
             const real d = sqrt(x * x + y * y + z * z);
             if (self || !(d < (real)r_cut)) continue;
-            const int n[3] = {n0, n1, n2};
             neighbor[p] = (int)j;
             distance[p] = d;
-            for (int k = 0; k < 3; k++) shift[3 * p + k] = n[k] - wraps[3 * j + k] + wraps[3 * i + k];
+            shift[3 * p] = n0 - wraps[3 * j] + wraps[3 * i];
+            shift[3 * p + 1] = n1 - wraps[3 * j + 1] + wraps[3 * i + 1];
+            shift[3 * p + 2] = n2 - wraps[3 * j + 2] + wraps[3 * i + 2];
             vector[3 * p] = x;
             vector[3 * p + 1] = y;
             vector[3 * p + 2] = z;

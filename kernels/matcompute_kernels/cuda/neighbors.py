@@ -64,11 +64,21 @@ def site_bytes(batch: Batch, real: np.dtype) -> np.ndarray:
     return batch.n_sites * per_site + 8 + 2 * 72 + 3 * real.itemsize
 
 
-def put_sites(batch: Batch, real: np.dtype, device: Device) -> DeviceSites:
-    """Copy a checked batch to the device and wrap its sites."""
+def put_sites(batch: Batch, real: np.dtype, device: Device, r_cut: float) -> DeviceSites:
+    """Copy a checked batch to the device and wrap its sites.
+
+    Raises
+    ------
+    KernelInputError
+        If a structure has more sites and images along two vectors within ``r_cut`` than a 32-bit number counts.
+    """
     cell = np.where(batch.pbc[:, :, None], batch.cell, 0.0)
     # Columns of the pseudo-inverse: dual to the periodic vectors, in the space that these span.
     dual = np.ascontiguousarray(np.linalg.pinv(cell).transpose(0, 2, 1))
+    planes = np.linalg.norm(dual, axis=2)
+    items = batch.n_sites * np.prod(2.0 * np.ceil(1.01 * r_cut * planes[:, 1:] + 1.0) + 3.0, axis=1)
+    if items.size and items.max() > _MOST_PAIRS:
+        raise KernelInputError("too many images for a GPU; give a smaller cutoff", int(np.argmax(items)))
     n_sites = len(batch.numbers)
     owner = np.repeat(np.arange(len(batch), dtype=np.int32), batch.n_sites)
     sites = DeviceSites(
@@ -78,7 +88,7 @@ def put_sites(batch: Batch, real: np.dtype, device: Device) -> DeviceSites:
         device.put(owner),
         device.put(batch.ptr),
         device.put(cell),
-        device.put(np.linalg.norm(dual, axis=2).astype(real)),
+        device.put(planes.astype(real)),
         real,
         n_sites,
     )
@@ -165,7 +175,7 @@ def neighbor_list(
     real = check_dtype(dtype)
     check_batch(packed)
     device = default_device() if device is None else device
-    pairs = device_pairs(put_sites(packed, real, device), float(r_cut), device)
+    pairs = device_pairs(put_sites(packed, real, device, r_cut), float(r_cut), device)
     j, shift, distance, vector = (
         device.get(array) for array in (pairs.j, pairs.shift, pairs.distance, pairs.vector)
     )

@@ -2,7 +2,7 @@
 //
 // Counts are whole numbers: their sum does not depend on the order. edges[BINS + 1]; a distance within `tolerance` below
 // an edge is on it.
-extern "C" __global__ void __launch_bounds__(MC_BLOCK)
+extern "C" __global__ void __launch_bounds__(MC_BLOCK, 1)
     count_pairs(const real *__restrict__ wrapped, const real *__restrict__ fraction, const int *__restrict__ owner,
                 const i64 *__restrict__ ptr, const double *__restrict__ cell, const real *__restrict__ planes,
                 double r_cut, double tolerance, const double *__restrict__ edges, unsigned *__restrict__ counts) {
@@ -15,10 +15,10 @@ extern "C" __global__ void __launch_bounds__(MC_BLOCK)
     const double reach = r_cut + tolerance, scale = 1.0 / edges[1];
     const Reach s = mc_reach(cell, planes, structure, (real)reach);
     const int w1 = 2 * s.images[1] + 1, w2 = 2 * s.images[2] + 1;
-    const i64 items = (i64)n_sites * w1 * w2;
-    for (i64 item = t; item < items; item += MC_BLOCK) {
+    const int items = n_sites * w1 * w2;  // the host has checked that it fits
+    for (int item = t; item < items; item += MC_BLOCK) {
         const i64 j = begin + item % n_sites;
-        const int q = (int)(item / n_sites), n1 = q % w1 - s.images[1], n2 = q / w1 - s.images[2];
+        const int q = item / n_sites, n1 = q % w1 - s.images[1], n2 = q / w1 - s.images[2];
         const Images m = mc_images(wrapped, fraction, i, j, n1, n2, s.a, s.range);
         for (int n0 = m.from; n0 <= m.to; n0++) {
             const real x = m.x + (real)n0 * s.a[0], y = m.y + (real)n0 * s.a[1], z = m.z + (real)n0 * s.a[2];

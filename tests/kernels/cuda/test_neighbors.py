@@ -66,7 +66,7 @@ def test_thousands_of_sites(emulator):
     batch = Batch.from_atoms([bulk("Al"), atoms])
     assert len(atoms) > 2700
     device = emulator("shuffled")
-    centres = put_sites(batch, np.dtype("f8"), device)
+    centres = put_sites(batch, np.dtype("f8"), device, 4.1)
     pairs = device_pairs(centres, 4.1, device, first=2700, last=2706)
     expected = neighbor_list(batch, 4.1, sites=(2700, 2706))
     assert (device.get(pairs.ptr) == expected.ptr).all()

@@ -22,6 +22,7 @@ extern char __stop_mc_shared[] __attribute__((weak));
 
 namespace {
 enum State { READY, BARRIER, EXCHANGE, DONE };
+const int ATOMIC = -3;  // several threads may add to a word, none may read or write it in the same span
 const size_t STACK = 64 * 1024;
 
 struct Fibre {
@@ -99,17 +100,17 @@ void check(void *address, unsigned size, bool write, bool atomic = false) {
     uintptr_t a = (uintptr_t)address, e = a + size;
     uintptr_t shared = (uintptr_t)__start_mc_shared, shared_end = (uintptr_t)__stop_mc_shared;
     if (a >= shared && e <= shared_end) {
-        if (atomic) return;
+        const int who = atomic ? ATOMIC : current;
         for (size_t m = (a - shared) / 4; m <= (e - 1 - shared) / 4; m++) {
             Mark &mark = marks[m];
-            if (mark.write_span == span && mark.writer != current)
-                fail("race in shared memory: %s what thread %d wrote since the last barrier",
-                     write ? "overwrites" : "reads", mark.writer);
+            if (mark.write_span == span && mark.writer != who)
+                fail("race in shared memory: %s what another thread wrote since the last barrier",
+                     write ? "overwrites" : "reads");
             if (write) {
                 if (mark.read_span == span && mark.reader != current)
                     fail("race in shared memory: overwrites what another thread read since the last barrier");
                 mark.write_span = span;
-                mark.writer = current;
+                mark.writer = who;
             } else if (mark.read_span != span) {
                 mark.read_span = span;
                 mark.reader = current;

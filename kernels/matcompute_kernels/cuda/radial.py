@@ -82,7 +82,7 @@ def rdf(
     plan = plan_chunks(sizes, chosen.free_bytes(), fixed=edges.nbytes)
 
     def start(first: int, last: int) -> Callable[[], None]:
-        sites = put_sites(packed[first:last], real, chosen)
+        sites = put_sites(packed[first:last], real, chosen, r_cut)
         counts = chosen.zeros((last - first, bins), np.uint32)
         launch(
             "count_pairs",
