@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
@@ -120,7 +121,7 @@ def postgres() -> Iterator[str]:
         **as_user,
     )
     try:
-        for _ in range(600):
+        for _ in range(1200):
             try:
                 psycopg.connect(f"host={folder} user=postgres dbname=postgres").close()
                 break
@@ -259,7 +260,8 @@ def test_single_entries_by_their_ids(asked: Asked) -> None:
         assert len(asked.ids(filter=f'id != "{entry["id"]}"')) == 39
         one = asked.client.get(f"{URL}/{entry['id']}")
         assert one.json()["data"] == entry
-    assert asked.client.get(f"{URL}/{IDS[0]}/none").status_code == 404
+    for name in ("none", "%00", "%ff", "..%2f..%2fx", "x' OR '1'='1"):
+        assert asked.client.get(f"{URL}/{IDS[0]}/{name}").status_code == 404
     many = " OR ".join(f'id="{e["id"]}"' for e in asked.entries for _ in range(3))
     assert len(asked.ids(filter=many)) == 40
 
@@ -298,3 +300,25 @@ def test_wrong_filters_say_why(asked: Asked, text: str, status: int) -> None:
         assert error["status"] == str(status)
         assert error["detail"]
         assert answer.json()["meta"]["api_version"]
+
+
+def test_pages_in_an_order_and_records(asked: Asked) -> None:
+    for order in (
+        "nsites,-_matcompute_energy",
+        "-last_modified,chemical_formula_reduced",
+        "_matcompute_energy_status",
+    ):
+        found, more = [], {"sort": order, "page_limit": "7"}
+        while True:
+            answer = asked.get(**more)
+            found += [entry["id"] for entry in answer["data"]]
+            if answer["links"]["next"] is None:
+                break
+            more["page_cursor"] = parse_qs(urlsplit(answer["links"]["next"]).query)["page_cursor"][0]
+        assert found == asked.ids(sort=order)
+        assert sorted(found) == sorted(e["id"] for e in asked.entries)
+    for verb in ("ListRecords", "ListIdentifiers"):
+        answer = asked.client.get(f"/oai?verb={verb}&metadataPrefix=oai_dc&from=2020-01-01&set=domain")
+        assert answer.text.count("<header>") == 2
+    assert asked.client.get("/oai?verb=ListSets").text.count("<setSpec>") == 1
+    assert "earliestDatestamp" in asked.client.get("/oai?verb=Identify").text

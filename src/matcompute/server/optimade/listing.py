@@ -294,12 +294,14 @@ def find_one(connection: Connection, principal: Principal, catalogue: Catalogue,
     NotFound
         If there is none that the principal may see.
     """
-    keys = connection.execute(
-        select(structures.c.key)
-        .join(bodies, bodies.c.key == structures.c.key)
-        .where(bodies.c.id == entry_id, structures.c.set_no.in_(served(principal)))
-    ).scalars()
-    rows = _rows(connection, principal, catalogue, list(keys)) if "\x00" not in entry_id else []
+    rows = []
+    if "\x00" not in entry_id:  # PostgreSQL has no such text
+        found = connection.execute(
+            select(structures.c.key)
+            .join(bodies, bodies.c.key == structures.c.key)
+            .where(bodies.c.id == entry_id, structures.c.set_no.in_(served(principal)))
+        )
+        rows = _rows(connection, principal, catalogue, list(found.scalars()))
     if not rows:
         raise NotFound("there is no such entry that you may see")
     return rows[0]
