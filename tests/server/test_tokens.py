@@ -122,5 +122,11 @@ def test_commands(release: Releaser, tmp_path: Path) -> None:
         (identity, "member-2", ["read", "receipts"], None)
     ]
     assert made.split("_", 2)[2] not in call("list")
+    from matcompute.cli.node import node as group
+
+    named_before = CliRunner().invoke(
+        group, ["-d", folder, "token", "list", "--json"], catch_exceptions=False
+    )
+    assert json.loads(named_before.output) == listed
     assert "revoked" in call("revoke", identity)
     assert json.loads(call("list", "--json"))[0]["revoked"] is not None
