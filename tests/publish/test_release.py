@@ -172,6 +172,21 @@ def test_withdraw_and_regrade(node: Publication, shard: Path, tmp_path: Path) ->
         db.execute("DELETE FROM events")
 
 
+def test_a_revision_does_not_open_what_stands_above_it(
+    node: Publication, shard: Path, tmp_path: Path
+) -> None:
+    """Terms hold for all versions: a public version 2 would make a regraded version 1 public again."""
+    build([shard], terms(shard), tmp_path / "one")
+    node.release(tmp_path / "one", limits=LIMITS)
+    node.regrade(DATASET, "not yet", tier="member-2")
+    build([shard], terms(shard), tmp_path / "two", previous=node.latest(DATASET))
+    with pytest.raises(GateError, match="stands at tier 'member-2', this version says 'public'"):
+        node.release(tmp_path / "two", limits=LIMITS)
+    assert node.events.standing(DATASET).tier == "member-2"
+    build([shard], terms(shard, tier="member-2"), tmp_path / "three", previous=node.latest(DATASET))
+    assert node.release(tmp_path / "three", limits=LIMITS).op == "revise"
+
+
 def test_shards_of_one_dataset(node: Publication, shard: Path, tmp_path: Path, write_dataset: Write) -> None:
     second = shard.with_name("second.h5")
     write_dataset(second, 10, seed=5, dataset_id=DATASET, description="The rest", grade="important")

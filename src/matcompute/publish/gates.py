@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from matcompute.dataset import GRADES, Dataset, Quality, Violation, validate_dataset
+from matcompute.dataset import GRADES, TIERS, Dataset, Quality, Violation, validate_dataset
 from matcompute.publish.canonical import sha256_file
 from matcompute.publish.errors import GateError, PublishError
 from matcompute.publish.events import Events
@@ -318,5 +318,10 @@ def _grade(terms: Terms, events: Events) -> Iterator[Finding]:
     if level(terms.grade) < level(standing.grade):
         text = f"the dataset was regraded to '{standing.grade}', this version says '{terms.grade}'"
         yield Finding("grade", "blocked", text, remedy="give --grade, or regrade the dataset first")
+    if TIERS.index(terms.tier) < TIERS.index(standing.tier):
+        # Terms hold for all versions: a revision must not open the older ones by the way.
+        text = f"the dataset stands at tier '{standing.tier}', this version says '{terms.tier}'"
+        remedy = f"give --tier {standing.tier}, or regrade the dataset first"
+        yield Finding("grade", "blocked", text, remedy=remedy)
     if not standing.available:
         yield Finding("grade", "warning", "all versions before are withdrawn; this one would be available")
