@@ -45,6 +45,7 @@ KERNELS: dict[str, Kernel] = {
     "lowest": Kernel(("lowest.cu",), 128, {"K": 16}),
     "fps_update": Kernel(("fps_update.cu",), 128),
     "fps_pick": Kernel(("fps_pick.cu",), 256),
+    "soap": Kernel(("soap.cu",), 128, {"N_MAX": 8, "L_MAX": 6, "SPECIES": 4, "INNER": 0}),
 }
 
 
