@@ -163,6 +163,32 @@ def test_writers_of_several_threads_and_files_make_one_chain(log: AuditLog):
     assert len(log.runs()) == 2
 
 
+def test_what_waits_is_committed_together(log: AuditLog, monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+    append = AuditLog.append
+
+    def counted(self: AuditLog, records: Any, db: Any = None) -> list[int]:
+        sizes.append(len(records))
+        return append(self, records, db)
+
+    monkeypatch.setattr(AuditLog, "append", counted)
+    writer = AuditWriter(log)
+    writer.submit(record()).result(timeout=60)
+    with log.open() as db:
+        db.execute("COMMIT")
+        db.execute("BEGIN IMMEDIATE")  # a slow disk
+        futures = [writer.submit(record(k)) for k in range(500)]
+        assert not any(f.done() for f in futures)
+        db.execute("COMMIT")
+        db.execute("BEGIN")
+    assert [f.result(timeout=60) for f in futures] == list(range(3, 503))
+    writer.stop()
+    assert sum(sizes) == 503
+    assert max(sizes) > 100
+    assert len(sizes) < 20
+    assert log.verify() == []
+
+
 def test_a_failed_write_is_told_and_mended(log: AuditLog, tmp_path: Path):
     blocked = AuditLog(tmp_path / "file" / "audit.sqlite")
     (tmp_path / "file").write_text("not a folder")

@@ -145,7 +145,7 @@ class Watch:
             return
         if status in (401, 403, 404, 416, 429):
             length = 60.0 * r.failure_minutes
-            count = self._sum(("failures", address), at, 1, length)
+            count = self._sum(("failures", address), at, 1 + int(record.get("unrecorded") or 0), length)
             if count >= r.failures:
                 text = f"{count} refusals within {r.failure_minutes} min"
                 yield from self._raise("failures", address, at, length, record, text)

@@ -48,7 +48,6 @@ CREATE TABLE IF NOT EXISTS audit (
     {", ".join(f"{n} {t} GENERATED ALWAYS AS (json_extract(record, '$.{n}')) VIRTUAL" for n, t in _GENERATED)}
 );
 CREATE INDEX IF NOT EXISTS audit_at ON audit (at);
-CREATE INDEX IF NOT EXISTS audit_kind ON audit (kind, seq);
 CREATE TRIGGER IF NOT EXISTS audit_stays BEFORE UPDATE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit is never changed'); END;
 CREATE TRIGGER IF NOT EXISTS audit_remains BEFORE DELETE ON audit

@@ -32,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 FILE = "audit.sqlite"
 #: Seconds for which limits and records believe a token without looking again; doors look each time.
 _REMEMBER, _TOKENS = 5.0, 10_000
+#: Seconds for which a reader that is refused for its rate gets no second record.
+_FLOOD = 60.0
 #: Not in the audit and not limited: what asks every few seconds, and files that are the same for everybody.
 _UNWATCHED, _STATIC = "/healthz", "/static/"
 
@@ -54,6 +56,7 @@ class Watchman:
         self.health = Health(node, self.writer)
         self.metrics = Metrics(self)
         self._tokens: OrderedDict[str, tuple[float, Principal | None]] = OrderedDict()
+        self._floods: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def _look(self, records: list[Any]) -> list[dict[str, Any]]:
         alerts = self.watch(records)
@@ -81,9 +84,25 @@ class Watchman:
     def admit(self, who: Principal | None, address: str) -> Verdict:
         """Take one request out of the reader's bucket."""
         limits = self.node.settings.limits
-        if who is not None and who.token_id is not None:
-            return self.limits.take(f"token {who.token_id}", limits.member_per_minute)
-        return self.limits.take(reader_of(address), limits.anonymous_per_minute)
+        member = who is not None and who.token_id is not None
+        per_minute = limits.member_per_minute if member else limits.anonymous_per_minute
+        return self.limits.take(_reader(who, address), per_minute)
+
+    def flood(self, who: Principal | None, address: str) -> int | None:
+        """Return how many refusals of a reader had no record since its last one; None if this one gets none either.
+
+        One record a minute: a flood that is refused shall not fill the disk that the audit needs.
+        """
+        reader, at = _reader(who, address), time.monotonic()
+        begun, more = self._floods.get(reader, (at - _FLOOD, 0))
+        if at - begun < _FLOOD:
+            self._floods[reader] = (begun, more + 1)
+            return None
+        self._floods[reader] = (at, 0)
+        self._floods.move_to_end(reader)
+        while len(self._floods) > _TOKENS:
+            self._floods.popitem(last=False)
+        return more
 
 
 @dataclass
@@ -140,7 +159,12 @@ class Guard:
             man.metrics.refused.labels("rate").inc()
             detail = f"more than {verdict.limit} requests in a minute"
             refusal = problem(429, detail, {"Retry-After": str(int(verdict.wait) + 1)})
-            answer.notes["refused"] = "rate"
+            more = man.flood(who, address)
+            if more is None:
+                man.metrics.requests.labels(door_of(scope["path"]), _method(scope["method"]), 429).inc()
+                await refusal(scope, receive, send)
+                return
+            answer.notes.update({"refused": "rate", "unrecorded": more or None})
             await refusal(scope, receive, self._sender(scope, request, answer, begin, send, None))
             return
         sender = self._sender(scope, request, answer, begin, send, who)
@@ -264,6 +288,11 @@ class Guard:
             man.metrics.refused.labels("quota").inc()
             answer.notes["refused"] = "quota"
         return why
+
+
+def _reader(who: Principal | None, address: str) -> str:
+    known = who is not None and who.token_id is not None
+    return f"token {who.token_id}" if known and who else reader_of(address)
 
 
 def _method(method: str) -> str:
