@@ -272,7 +272,10 @@ def mount(app: FastAPI, node: Node) -> None:
         """Answer an OAI-PMH request."""
         return respond(request, who, request.query_params.multi_items())
 
-    @app.post("/oai", tags=["oai-pmh"], response_class=Response, responses=said, include_in_schema=False)
+    form = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
+    body = {"requestBody": {"content": {"application/x-www-form-urlencoded": {"schema": form}}}}
+
+    @app.post("/oai", tags=["oai-pmh"], response_class=Response, responses=said, openapi_extra=body)
     async def oai_post(request: Request, who: Caller) -> Response:
         """Answer an OAI-PMH request whose arguments are a form."""
         body = (await request.body()).decode("utf-8", "replace")

@@ -46,6 +46,14 @@ _PARAMETERS = (
     ("email_address", "string", "Not used."),
     ("api_hint", "string", "v1"),
 )
+#: What else is known of them.
+_FORMS: dict[str, dict[str, Any]] = {
+    "response_format": {"enum": ["json"]},
+    "api_hint": {"pattern": r"^v1(\.[0-9]{1,3}){0,2}$"},
+    "page_limit": {"minimum": 1, "maximum": 10_000},
+    "page_offset": {"minimum": 0, "maximum": 999_999_999_999_999},
+    "page_number": {"minimum": 1, "maximum": 999_999_999_999_999},
+}
 
 
 def mount(app: FastAPI, node: Node) -> None:
@@ -70,7 +78,12 @@ def _router(door: _Door) -> APIRouter:
     def parameters(*names: str) -> dict[str, Any]:
         return {
             "parameters": [
-                {"name": name, "in": "query", "description": text, "schema": {"type": kind}}
+                {
+                    "name": name,
+                    "in": "query",
+                    "description": text,
+                    "schema": {"type": kind} | _FORMS.get(name, {}),
+                }
                 for name, kind, text in _PARAMETERS
                 if not names or name in names
             ]
