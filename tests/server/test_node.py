@@ -79,6 +79,27 @@ def test_indexers_are_resumed(release: Releaser, node: Node) -> None:
     assert done == [IDS[0], IDS[1], IDS[1]]
 
 
+def test_one_version_that_cannot_be_loaded_stops_no_other(release: Releaser, node: Node) -> None:
+    for k in range(3):
+        release(IDS[k], 5)
+    done: list[str] = []
+    broken = {IDS[1]}
+
+    def load(connection: Any, node: Node, dataset_id: str, version: int) -> None:
+        if dataset_id in broken:
+            raise OSError("damaged")
+        done.append(dataset_id)
+
+    node.create_tables()
+    node.register("test", load)
+    assert node.sync() == 3
+    assert done == [IDS[0], IDS[2]]
+    assert not node.behind
+    broken.clear()
+    node.sync()
+    assert done == [IDS[0], IDS[2], IDS[1]]
+
+
 def test_settings_name_line_and_key(tmp_path: Path) -> None:
     assert NodeSettings.load(tmp_path).page_size == 100
     path = tmp_path / "node.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -24,6 +25,8 @@ from matcompute.server.settings import NodeSettings
 from matcompute.server.tables import DERIVED, indexed, metadata, versions
 
 __all__ = ["Indexer", "Node"]
+
+_log = logging.getLogger("matcompute.server")
 
 #: Loads one version into tables of its own: ``indexer(connection, node, dataset_id, version)``. It begins by removing
 #: what an interrupted run left. If it is a generator, what it did is committed at each ``yield``, so that others
@@ -168,7 +171,13 @@ class Node:
         head = self.refresh()
         with self._indexing:
             for name, dataset_id, version in self.pending():
-                self._load(name, dataset_id, version)
+                try:
+                    self._load(name, dataset_id, version)
+                except OperationalError:
+                    raise  # the database is busy or gone: later, all of it
+                except Exception:
+                    # One damaged version must not keep the others out; it is tried again with the next event.
+                    _log.exception("%s version %d cannot be loaded by '%s'", dataset_id, version, name)
             self._synced = head
         return head
 
