@@ -19,7 +19,7 @@ from matcompute.server.portal import rendering
 from matcompute.server.portal.session import COOKIE
 from matcompute.server.portal.words import texts
 
-from .conftest import IDS
+from .conftest import IDS, Releaser
 
 TEMPLATES = Path(rendering.__file__).parent / "templates"
 
@@ -422,3 +422,18 @@ def test_plots_are_the_numbers_of_the_files(
     for query in ("histogram?property=id", "histogram", "pair?x=energy&y=x", "hull?system=Al-Ni", "pie?x=1"):
         assert browser.get(f"{base}/{query}").status_code == 404
     json.dumps(bars, allow_nan=False)
+
+
+def test_a_store_that_is_no_disk(tmp_path: Path) -> None:
+    from matcompute.publish.release import Publication
+
+    publication = Publication(tmp_path / "publication", f"memory://{tmp_path.name}")
+    release = Releaser(tmp_path / "publication", tmp_path / "scratch")
+    release.publication = publication
+    release(IDS[0], 30)
+    browser = TestClient(create_app(Node(publication), follow_seconds=0))
+    text = browser.get("/en/datasets?elements=Ni&property=n_steps&min=0").text
+    assert ">Dataset 1<" in text
+    base = f"/en/datasets/{IDS[0]}/versions/1"
+    for path in (base, f"{base}/entries", f"{base}/plots/histogram?property=energy"):
+        assert browser.get(path).status_code == 200, path

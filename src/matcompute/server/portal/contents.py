@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,12 @@ from matcompute.dataset.errors import DatasetError, UnknownNameError
 from matcompute.publish.manifest import Manifest
 from matcompute.publish.store import Store
 from matcompute.server.portal.plots import hull_diagram, spread
+from matcompute.server.portal.rows import Filter, Page, array, matches
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["Contents", "Filter", "Page"]
+__all__ = ["Contents"]
 
 #: Most points of a picture.
 POINTS = 4000
@@ -36,35 +36,6 @@ _FIRST = (
     "density",
     "energy",
 )
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which rows of the table.
-
-    Parameters
-    ----------
-    text
-        An entry's id, or the beginning of a formula.
-    elements
-        All of them must be in the entry.
-    column, low, high
-        A column of numbers and its range, ends included.
-    """
-
-    text: str = ""
-    elements: tuple[str, ...] = ()
-    column: str = ""
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some rows: each a dictionary with ``row`` (its place in the release); ``next`` is None on the last page."""
-
-    rows: list[dict[str, Any]]
-    next: int | None
 
 
 class Contents:
@@ -141,13 +112,45 @@ class Contents:
         """
         self._require([name])
         with self._table() as table:
-            return _array(table.read(columns=[name])[name])
+            return array(table.read(columns=[name])[name])
 
     def _require(self, names: Sequence[str]) -> None:
         known = {c["name"] for c in self.columns() if c["kind"] == "number"}
         for name in names:
             if name not in known:
                 raise UnknownNameError(f"no column of numbers '{name}'")
+
+    def overview(self) -> dict[str, Any]:
+        """Return ``elements`` and ``properties`` as a summary has them, from the table alone, group by group."""
+        import pyarrow.compute as pc
+
+        counts: Counter[str] = Counter()
+        found: dict[str, dict[str, Any]] = {}
+        numbers = [c for c in self.numbers() if c["name"] not in _FIXED]
+        with self._table() as table:
+            for group in range(table.num_row_groups):
+                block = table.read_row_group(group, columns=["elements", *(c["name"] for c in numbers)])
+                for item in pc.value_counts(block["elements"]).to_pylist():
+                    counts.update(dict.fromkeys(item["values"].split("-"), item["counts"]))
+                for column in numbers:
+                    values = array(block[column["name"]])
+                    values = values[np.isfinite(values)]
+                    if values.size:
+                        text, _, definition = column["description"].partition(": ")
+                        new = {
+                            "long_name": text,
+                            "definition": definition,
+                            "units": column["units"],
+                            "count": 0,
+                        }
+                        one = found.setdefault(column["name"], new | {"name": column["name"]})
+                        one["count"] += int(values.size)
+                        one["min"] = min(float(values.min()), one.get("min", np.inf))
+                        one["max"] = max(float(values.max()), one.get("max", -np.inf))
+        return {
+            "elements": [{"symbol": s, "entries": counts[s]} for s in sorted(counts)],
+            "properties": [found[name] for name in sorted(found)],
+        }
 
     # -- pictures ---------------------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class Contents:
         self._require([x, y])
         with self._table() as table:
             read = table.read(columns=list(dict.fromkeys(["id", "formula", x, y])))
-        xs, ys = _array(read[x]), _array(read[y])
+        xs, ys = array(read[x]), array(read[y])
         rows = np.flatnonzero(np.isfinite(xs) & np.isfinite(ys))
         chosen = rows[spread(rows.size, most)]
         return {
@@ -195,7 +198,7 @@ class Contents:
         wanted = pa.array([first, second, "-".join(sorted((first, second)))])
         read = read.filter(pc.is_in(read["elements"], value_set=wanted))
         formulas, ids = read["formula"].to_pylist(), read["id"].to_pylist()
-        diagram = hull_diagram((first, second), formulas, _array(read[column]))
+        diagram = hull_diagram((first, second), formulas, array(read[column]))
         # The line must be whole; of the other points an even sample will do.
         others = np.setdiff1d(np.arange(diagram.x.size), diagram.hull)
         keep = np.concatenate([diagram.hull, others[spread(others.size, most)]]).astype(np.int64)
@@ -232,7 +235,7 @@ class Contents:
                 size = table.metadata.row_group(group).num_rows
                 if start + size > after + 1:
                     block = table.read_row_group(group, columns=names)
-                    mask = _matches(block, where)
+                    mask = matches(block, where)
                     mask[: max(0, after + 1 - start)] = False
                     for at in np.flatnonzero(mask)[: limit + 1 - len(rows)].tolist():
                         values = {name: block[name][at].as_py() for name in names}
@@ -328,37 +331,6 @@ def _component(name: str) -> bool:
     """Whether a column is a component of a vector (``stress_xx``, ``eos_energy_3``)."""
     tail = name.rpartition("_")[2]
     return tail.isdigit() or tail in ("xx", "yy", "zz", "yz", "xz", "xy")
-
-
-def _array(column: Any) -> np.ndarray:
-    import pyarrow as pa
-
-    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=float)
-
-
-def _matches(block: pa.Table, where: Filter) -> np.ndarray:
-    import pyarrow.compute as pc
-
-    mask = np.ones(block.num_rows, dtype=bool)
-    if where.text:
-        same = pc.equal(block["id"], where.text)
-        begins = pc.starts_with(block["formula"], where.text)
-        mask &= _truth(pc.or_(same, begins))
-    for symbol in where.elements:
-        mask &= _truth(pc.match_substring_regex(block["elements"], rf"(^|-){symbol}(-|$)"))
-    if where.column:
-        values = _array(block[where.column])
-        with np.errstate(invalid="ignore"):
-            mask &= np.isfinite(values)
-            if where.low is not None:
-                mask &= values >= where.low
-            if where.high is not None:
-                mask &= values <= where.high
-    return mask
-
-
-def _truth(column: Any) -> np.ndarray:
-    return np.asarray(column.fill_null(False).to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _plain(value: Any) -> Any:

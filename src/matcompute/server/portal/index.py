@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, insert, select
 from matcompute.errors import MatcomputeError
 from matcompute.publish.manifest import Manifest
 from matcompute.publish.summary import summarize_release
+from matcompute.server.portal.contents import Contents
 from matcompute.server.portal.tables import elements, properties, summaries
 from matcompute.server.tables import versions
 
@@ -39,8 +40,12 @@ def index_version(connection: Connection, node: Node, dataset_id: str, version: 
     ]
     bare: dict[str, Any] = {**manifest.counts.model_dump(), "elements": [], "properties": []}
     if node.publication.store.local is None:
-        # Not read over the network: the catalogue has what the manifest says.
-        summary = bare
+        # The HDF5 files are not fetched over the network: the table says enough for the catalogue.
+        try:
+            summary = bare | Contents(node.publication.store, manifest).overview()
+        except (MatcomputeError, OSError) as error:
+            _log.error("portal: %s version %d: %s", dataset_id, version, error)
+            summary = bare
     else:
         # A million entries take a while: the index is not locked meanwhile.
         with ThreadPoolExecutor(1) as pool:

@@ -21,11 +21,12 @@ from matcompute.server.access import Access, Caller, Principal
 from matcompute.server.errors import not_found
 from matcompute.server.portal.catalogue import parse_elements, parse_number
 from matcompute.server.portal.cite import FORMATS, Citation
-from matcompute.server.portal.contents import Contents, Filter
+from matcompute.server.portal.contents import Contents
 from matcompute.server.portal.origin import authors_of
 from matcompute.server.portal.plots import histogram
 from matcompute.server.portal.rendering import SECURITY, Renderer
 from matcompute.server.portal.routes import page_router
+from matcompute.server.portal.rows import Filter
 from matcompute.server.portal.species import species_of
 from matcompute.server.portal.tables import summaries
 from matcompute.server.portal.view import format_units
