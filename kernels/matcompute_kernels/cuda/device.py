@@ -89,14 +89,16 @@ class CupyDevice:
     def put(self, array: Any) -> Any:
         if hasattr(array, "__cuda_array_interface__"):
             return self._cupy.ascontiguousarray(self._cupy.asarray(array))
+        host = np.ascontiguousarray(array)
+        stream = self._cupy.cuda.get_current_stream()
+        if stream.ptr == 0:  # tables: the default stream, which the others wait for
+            return self._cupy.asarray(host)
         import cupyx
 
-        host = np.ascontiguousarray(array)
         # From pinned memory the copy runs beside the kernels of the other stream.
         staged = cupyx.empty_pinned(host.shape, host.dtype)
         staged[...] = host
         target = self._cupy.empty(host.shape, host.dtype)
-        stream = self._cupy.cuda.get_current_stream()
         target.set(staged, stream=stream)
         self._pinned.setdefault(stream.ptr, []).append(staged)  # until the stream has been waited for
         return target
@@ -126,7 +128,7 @@ class CupyDevice:
 
     def stream(self, number: int) -> AbstractContextManager[Any]:
         if number not in self._streams:
-            self._streams[number] = self._cupy.cuda.Stream(non_blocking=True)
+            self._streams[number] = self._cupy.cuda.Stream()  # waits for the default stream
         stream: AbstractContextManager[Any] = self._streams[number]
         return stream
 
