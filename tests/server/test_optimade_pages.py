@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from matcompute.server import tokens
 from matcompute.server.app import create_app
+from matcompute.server.errors import ServerError
 from matcompute.server.node import Node
 from matcompute.server.optimade import listing
 from matcompute.server.optimade.tables import bodies, properties, sets, structures
@@ -294,6 +295,27 @@ def test_an_interrupted_load_is_done_again(
         assert sorted(connection.execute(select(bodies.c.key)).scalars()) == sorted(keys)
         assert connection.execute(select(sets.c.settled)).scalars().all() == [True, True]
         assert not connection.execute(select(structures).where(structures.c.last_modified.is_(None))).all()
+
+
+def test_two_processes_that_load_the_same_do_not_mix(
+    release: Releaser, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matcompute.server.optimade import load
+
+    monkeypatch.setattr(load, "_BATCH", 4)
+    door = Door(node)
+    release(IDS[0], 13)
+    node.refresh()
+    with node.engine.connect() as connection:
+        steps = load.load_structures(connection, node, IDS[0], 1)
+        with connection.begin():
+            next(steps)
+        node.sync()
+        with connection.begin(), pytest.raises(ServerError, match="another process"):
+            next(steps)
+    assert door.count() == 13
+    with node.engine.connect() as connection:
+        assert len(connection.execute(select(structures.c.key)).all()) == 13
 
 
 def test_rebuild(release: Releaser, node: Node) -> None:

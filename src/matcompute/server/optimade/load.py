@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from matcompute.errors import MatcomputeError
+from matcompute.server.errors import ServerError
 from matcompute.server.optimade.elements import masks
 from matcompute.server.optimade.tables import (
     N_NUMBERS,
@@ -66,7 +68,9 @@ def load_lines(
     connection: Connection, dataset_id: str, version: int, lines: Iterator[bytes]
 ) -> Iterator[None]:
     """Load OPTIMADE JSON Lines as a version of a dataset; the same steps as `load_structures`."""
-    no = int(connection.execute(select(func.coalesce(func.max(sets.c.no), 0) + 1)).scalar_one())
+    # Not simply the next number: a process that was overtaken must not take another's set for its own.
+    last = int(connection.execute(select(func.coalesce(func.max(sets.c.no), 0))).scalar_one())
+    no = last + 1 + secrets.randbelow(1 << 16)
     connection.execute(
         insert(sets).values(no=no, dataset_id=dataset_id, version=version, rows=0, since=None, settled=False)
     )
@@ -74,6 +78,8 @@ def load_lines(
     slots = _properties(connection, no, dataset_id, lines)
     done = 0
     while batch := list(islice(lines, _BATCH)):
+        if connection.execute(select(sets.c.no).where(sets.c.no == no)).first() is None:
+            raise ServerError(f"{dataset_id} version {version}: another process loads its structures as well")
         entries = [json.loads(line) for line in batch if line.strip()]
         entries = [entry for entry in entries if entry["type"] == "structures"]
         _insert(connection, no, done, dataset_id, before, slots, entries)
