@@ -45,6 +45,7 @@ def router(node: Node) -> APIRouter:
     routes = APIRouter(tags=["pull"])
     settings = node.settings
     # Not in an annotation: those know the module's names only.
+    patience = Query(0.0, ge=0, le=settings.max_wait_seconds, description="wait for news so many seconds")
     page_size = Query(settings.page_size, ge=1, le=settings.max_page)
 
     @routes.get("/node", response_model=NodeDescription, responses=responses(401, 503))
@@ -79,7 +80,7 @@ def router(node: Node) -> APIRouter:
         who: Caller,
         after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="the last change that you have")] = 0,
         limit: int = page_size,
-        wait: Annotated[float, Query(ge=0, le=30, description="wait for news so many seconds")] = 0,
+        wait: float = patience,
     ) -> Response:
         """Return what changed, oldest first, as far as you may see it."""
         end = time.monotonic() + wait

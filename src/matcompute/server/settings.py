@@ -64,6 +64,8 @@ class NodeSettings(_Model):
         Internal location of nginx over the store's folder (``/store/``): nginx then sends the blobs.
     page_size, max_page
         Items of a page: default and most.
+    max_wait_seconds
+        Longest time that a reader of the feed may wait for news.
     max_body_kb
         Largest body of a request, KiB.
     alerts
@@ -84,6 +86,7 @@ class NodeSettings(_Model):
     page_size: Annotated[int, Field(ge=1, le=1000)] = 100
     max_page: Annotated[int, Field(ge=1, le=10_000)] = 1000
     limits: Limits = Limits()
+    max_wait_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
     max_body_kb: Annotated[int, Field(ge=1, le=1 << 20)] = 256
     header_seconds: Annotated[float, Field(gt=0)] = 20.0
     body_seconds: Annotated[float, Field(gt=0)] = 30.0
