@@ -11,6 +11,7 @@ import argparse
 import base64
 import json
 import multiprocessing
+import os
 import random
 import sys
 import tempfile
@@ -235,7 +236,12 @@ def main() -> None:
                 "entries": n,
                 "page_bytes": size,
                 "load": loaded,
-                "machine": machine(database="SQLite", software="uvicorn, one process"),
+                "machine": machine(
+                    database="SQLite",
+                    software="uvicorn, one process",
+                    # Of the minute before: figures of a busy machine say little about a quiet one.
+                    load_average=round(os.getloadavg()[0], 1),
+                ),
             }
         )
     )
