@@ -23,8 +23,9 @@ from matcompute.server.access import Access, Principal
 from matcompute.server.app import create_app
 from matcompute.server.feed import head_of, page_of
 from matcompute.server.node import Node
+from matcompute.server.settings import NodeSettings
 
-from .conftest import IDS, Releaser, Served
+from .conftest import FREE, IDS, Releaser, Served
 
 
 def client_of(node: Node) -> TestClient:
@@ -245,3 +246,16 @@ def test_bad_parameters(node: Node, path: str) -> None:
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == 422
+
+
+def test_a_node_that_gives_little_at_once(release: Releaser) -> None:
+    """A follower asks for what the protocol allows, and gets pages as small as the node likes."""
+    for id_ in IDS[:3]:
+        release(id_, 3)
+    node = Node(release.publication, NodeSettings(id="small", page_size=1, max_page=2, limits=FREE))
+    client = client_of(node)
+    first = client.get("/changes", params={"limit": 1000}).json()
+    assert (len(first["changes"]), first["more"]) == (2, True)
+    rest = client.get("/changes", params={"limit": 1000, "after": first["next"]}).json()
+    assert (len(rest["changes"]), rest["more"]) == (1, False)
+    assert client.get("/changes", params={"limit": 1001}).status_code == 422

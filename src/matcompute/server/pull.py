@@ -48,6 +48,11 @@ def router(node: Node) -> APIRouter:
     patience = Query(0.0, ge=0, le=settings.max_wait_seconds, description="wait for news so many seconds")
     page_size = Query(settings.page_size, ge=1, le=settings.max_page)
 
+    # What the protocol promises to take, whatever the node gives at once: a follower need not know its settings.
+    feed_size = Query(
+        settings.page_size, ge=1, le=1000, description="changes at most; the node may give fewer"
+    )
+
     @routes.get("/node", response_model=NodeDescription, responses=responses(401, 503))
     def describe(request: Request, who: Caller) -> Response:
         """Say who the node is, with its public keys."""
@@ -79,11 +84,12 @@ def router(node: Node) -> APIRouter:
         request: Request,
         who: Caller,
         after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="the last change that you have")] = 0,
-        limit: int = page_size,
+        limit: int = feed_size,
         wait: float = patience,
     ) -> Response:
         """Return what changed, oldest first, as far as you may see it."""
         end = time.monotonic() + wait
+        limit = min(limit, settings.max_page)
 
         def look(reader: Principal) -> Feed:
             with node.engine.connect() as connection:
