@@ -26,6 +26,10 @@ from matcompute_kernels.neighbors import expected_pairs
 
 #: (Gflop/s in float64, in float32, GB/s) without tensor cores: NVIDIA's data sheets of A100 80 GB SXM and H100 SXM.
 CHIPS = {"A100": (9_700.0, 19_500.0, 2_039.0), "H100": (34_000.0, 67_000.0, 3_350.0)}
+FUNCTIONS = {
+    "g2": [[0.05 * k, 0.4 * k] for k in range(11)],
+    "g4": [[0.01, zeta, lam] for zeta in (1, 2, 4, 8, 16, 32) for lam in (-1, 1)],
+}
 SOAP = {"r_cut": 5.0, "n_max": 8, "l_max": 6}
 
 
@@ -101,6 +105,16 @@ def cases(cells: int, rows: int, picks: int) -> list[Case]:
             soap_pairs * 2 * 48 + atoms * 100 + len(batch) * features * 8,
             lambda d: cuda.soap(batch, **settings, device=d),
             lambda: cpu.soap(batch, **settings),
+        ),
+        Case(
+            "acsf",
+            atoms,
+            "atoms",
+            # An exponential or a power counts as 20 operations.
+            pairs * (pairs / atoms) / 2 * (40 + 12 * 45) + pairs * 11 * 25 + 2 * 9 * images,
+            pairs * 2 * 48 + atoms * (100 + 8 * 60),
+            lambda d: cuda.acsf(batch, ["Mg", "O"], 5.0, **FUNCTIONS, device=d),
+            lambda: cpu.acsf(batch, ["Mg", "O"], 5.0, **FUNCTIONS),
         ),
         Case(
             "rbf tiles",

@@ -15,6 +15,7 @@ _WHERE = {
     "plan_chunks": "planner",
     "neighbor_list": "neighbors",
     "rdf": "radial",
+    "acsf": "symmetry",
     "soap": "power_spectrum",
     "kernel_matrix": "features",
     "knn": "features",

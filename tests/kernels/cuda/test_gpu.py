@@ -28,7 +28,7 @@ def script(*options: str) -> str:
 def test_benchmark_in_the_emulator(emulator):
     emulator()  # skips without g++
     lines = script("--emulator").splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert set(json.loads(lines[-1])["ratios"]) == {
         "neighbors",
         "rdf",
@@ -41,7 +41,7 @@ def test_benchmark_in_the_emulator(emulator):
 
 def test_limits_on_paper():
     rows = script("--paper").splitlines()
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert all(row.count("|") == 9 for row in rows)
 
 

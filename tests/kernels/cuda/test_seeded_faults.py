@@ -51,6 +51,9 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "tile": lambda device: cuda.kernel_matrix(_features(), device=device),
     "lowest": lambda device: cuda.knn(_features(), 3, device=device)[1],
     "fps_update": lambda device: cuda.fps(_features(), 3, device=device),
+    "acsf": lambda device: cuda.acsf(
+        _atoms()[:9], ["Na", "Cl"], 4.0, [[1, 0]], [[0.01, 1, 1]], device=device
+    ),
     "soap": lambda device: cuda.soap(
         [Atoms("Na", cell=[20] * 3, pbc=True), _atoms()[:9]],
         ["Na", "Cl"],

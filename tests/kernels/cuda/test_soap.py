@@ -39,6 +39,8 @@ def test_conventions(emulator, convention):
 
 def test_anchors_settings_on_the_reference_structures(emulator, structures5):
     device = emulator("shuffled", free=1 << 26)
+    if not len(structures5):
+        pytest.skip("reference data is not here")
     for k in range(5):
         batch = structures5[k]
         species = sorted(set(batch.numbers.tolist()))

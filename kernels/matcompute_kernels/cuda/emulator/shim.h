@@ -55,5 +55,7 @@ template <class T> __attribute__((no_sanitize("thread"))) inline T atomicAdd(T *
     return old;
 }
 
+inline double cospi(double x) { return cos(3.14159265358979323846 * x); }
+inline float cospi(float x) { return cosf(3.14159265358979323846f * x); }
 template <class T> inline T min(T a, T b) { return b < a ? b : a; }
 template <class T> inline T max(T a, T b) { return a < b ? b : a; }
