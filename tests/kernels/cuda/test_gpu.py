@@ -33,6 +33,7 @@ def test_benchmark_in_the_emulator(emulator):
         "neighbors",
         "rdf",
         "soap average",
+        "acsf",
         "rbf tiles",
         "knn",
         "fps",
