@@ -17,7 +17,7 @@ def crystals(mixed, structures5):
 def test_equals_the_cpu(emulator, way, crystals):
     got = on_device(crystals, 5.0, 0.1, device=emulator(*way))
     expected = rdf(crystals, 5.0, 0.1)
-    assert expected.any(axis=1).sum() >= 6
+    assert expected.any(axis=1).sum() >= len(crystals) - 2
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)
 
 

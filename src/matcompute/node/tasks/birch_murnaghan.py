@@ -90,7 +90,7 @@ def _stationary(slope: np.polynomial.Polynomial) -> list[float]:
     """Return the real roots of a quadratic.
 
     Where B0' is about 4 its leading coefficient is only rounding, and one root is far out: eigenvalues of the companion
-    matrix (``Polynomial.roots``) then lose the digits of the near one. Here each root has its own formula (N. J. Higham,
+    matrix (``Polynomial.roots``) then lose the digits of the near one. Here each root has its own formula (N. Higham,
     Accuracy and Stability of Numerical Algorithms, 2nd ed., section 1.8).
     """
     c, b, a = (float(value) for value in slope.coef)
