@@ -1,7 +1,7 @@
 """Rules that look at the audit as it is written, and raise alerts: bulk pulls, odd hours, failures, server errors.
 
 An alert is itself a record of the audit (kind ``alert``), so it cannot be made to vanish; it is counted in
-``/metrics``, logged, and listed by ``matcompute node alerts``.
+``/metrics``, logged, told by a webhook if there is one, and listed by ``matcompute node alerts``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ class AlertRules(BaseModel):
         Restricted data that a token reads outside of these hours is odd; an empty string switches the rule off.
     trusted
         Names of tokens whose bulk pulls and night work are expected: the platform's own harvester.
+    webhook, webhook_token
+        Where alerts are told (`matcompute.server.guard.tell`): an address, or ``$NAME`` of the environment variable
+        that holds it; and ``$NAME`` of the one that holds a bearer token.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +55,8 @@ class AlertRules(BaseModel):
     working_hours: str = "07:00-22:00"
     time_zone: str = "Asia/Shanghai"
     trusted: tuple[str, ...] = ()
+    webhook: str = Field("", pattern=r"^(https?://\S+|\$[A-Za-z_][A-Za-z0-9_]*)?$")
+    webhook_token: str = Field("", pattern=r"^(\$[A-Za-z_][A-Za-z0-9_]*)?$")
 
     @field_validator("working_hours")
     @classmethod

@@ -21,6 +21,7 @@ from matcompute.server.guard.health import Health
 from matcompute.server.guard.limits import RateLimits, Verdict, reader_of
 from matcompute.server.guard.metering import exceeded
 from matcompute.server.guard.metrics import Metrics, door_of
+from matcompute.server.guard.tell import Teller
 from matcompute.server.guard.writer import AuditWriter
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class Watchman:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.log = AuditLog(node.publication.folder / FILE)
-        self.watch = Watch(node.settings.alerts)
+        rules = node.settings.alerts
+        self.watch = Watch(rules)
+        self.teller = Teller(rules.webhook, rules.webhook_token, node.settings.id)
         self.writer = AuditWriter(self.log, self._look)
         self.limits = RateLimits()
         self.health = Health(node, self.writer)
@@ -62,6 +65,7 @@ class Watchman:
         alerts = self.watch(records)
         for alert in alerts:
             self.metrics.alerts.labels(alert["rule"]).inc()
+            self.teller.tell(alert)
         return alerts
 
     async def who(self, header: str | None) -> Principal | None:
@@ -145,6 +149,7 @@ class Guard:
             await self.app(scope, receive, send)
         finally:
             await anyio.to_thread.run_sync(self.watchman.writer.stop)
+            await anyio.to_thread.run_sync(self.watchman.teller.stop)
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
         man, begin = self.watchman, time.perf_counter()
