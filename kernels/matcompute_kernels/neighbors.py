@@ -103,6 +103,7 @@ def neighbor_list(
     *,
     sites: tuple[int, int] | None = None,
     check: bool = True,
+    backend: str = "numba",
 ) -> NeighborList:
     """Find all pairs of atoms closer than a cutoff, over periodic images.
 
@@ -121,6 +122,9 @@ def neighbor_list(
         First and last (excluded) centre; None: all. The list of a part needs the memory of that part only.
     check
         Whether to look for bad input (a caller that has checked says False).
+    backend
+        ``"numba"``; ``"cuda"``: the GPU, or an error; ``"auto"``: the GPU where it can do this call, else the CPU, and
+        one line in the log says why (:mod:`matcompute_kernels.cuda`).
 
     Returns
     -------
@@ -140,6 +144,13 @@ def neighbor_list(
     """
     batch = as_batch(batch)
     check_positive(r_cut=r_cut)
+    if backend != "numba":
+        from matcompute_kernels.cuda.backend import on_gpu
+
+        if on_gpu(backend, full=not full, sites=sites is not None):
+            from matcompute_kernels.cuda.neighbors import neighbor_list as on_device
+
+            return on_device(batch, r_cut)
     if check:
         check_batch(batch)
     first, last = (0, int(batch.ptr[-1])) if sites is None else sites

@@ -11,7 +11,7 @@ from typing import Any
 from matcompute_kernels.cuda.errors import CudaError
 from matcompute_kernels.errors import KernelInputError
 
-__all__ = ["BACKENDS", "choose_backend", "cuda_problem", "device_index", "local_rank"]
+__all__ = ["BACKENDS", "choose_backend", "cuda_problem", "device_index", "local_rank", "on_gpu"]
 
 BACKENDS = ("numba", "cuda", "auto")
 
@@ -71,6 +71,32 @@ def choose_backend(backend: str = "auto") -> str:
         raise CudaError(f"backend='cuda': {problem}; backend='auto' falls back to the CPU")
     _say_once(f"no CUDA, the CPU is used: {problem}")
     return "numba"
+
+
+def on_gpu(backend: str, **only_cpu: bool) -> bool:
+    """Return whether a call of a CPU function is to go to the GPU.
+
+    Parameters
+    ----------
+    backend
+        As of :func:`choose_backend`.
+    only_cpu
+        Parameters of the call that the GPU does not take: name → whether they are used.
+
+    Raises
+    ------
+    KernelInputError
+        If ``"cuda"`` is asked for with such a parameter.
+    CudaError
+        If ``"cuda"`` is asked for and cannot be used.
+    """
+    used = ", ".join(name for name, given in only_cpu.items() if given)
+    if not used or backend not in ("cuda", "auto"):
+        return choose_backend(backend) == "cuda"
+    if backend == "cuda":
+        raise KernelInputError(f"backend='cuda' does not take {used} as given; use backend='auto' or 'numba'")
+    _say_once(f"no CUDA, the CPU is used: the GPU does not take {used} as given")
+    return False
 
 
 @cache

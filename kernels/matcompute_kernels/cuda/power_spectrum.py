@@ -17,7 +17,7 @@ from matcompute_kernels.cuda.planner import plan_chunks
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import expected_pairs
 
-__all__ = ["soap"]
+__all__ = ["fits", "soap"]
 
 #: Bytes of shared memory that every device gives a block.
 _SHARED = 48 * 1024
@@ -73,10 +73,8 @@ def soap(
     if average not in ("off", "inner", "outer"):
         raise KernelInputError(f"average must be off, inner or outer, not {average!r}")
     check_batch(packed, layout.species.tolist())
-    n_species, side = len(layout.names), l_max + 1
-    coefficients = n_species * n_max * side * side
-    staged = _CHUNK * (side * side + side * n_max)
-    if (coefficients + staged) * real.itemsize + 4 * (_CHUNK + n_species) > _SHARED:
+    n_species = len(layout.names)
+    if not fits(n_species, n_max, l_max, real):
         raise KernelInputError(
             f"{n_species} species with n_max={n_max} and l_max={l_max} do not fit into a block's shared memory; give "
             "only the species of these structures, float32, or backend='numba'"
@@ -129,6 +127,14 @@ def soap(
 
     run_chunks(plan, chosen, start)
     return out
+
+
+def fits(n_species: int, n_max: int, l_max: int, real: np.dtype) -> bool:
+    """Return whether the coefficients of so many species fit into a block's shared memory."""
+    side = l_max + 1
+    coefficients = n_species * n_max * side * side
+    staged = _CHUNK * (side * side + side * n_max)
+    return (coefficients + staged) * real.itemsize + 4 * (_CHUNK + n_species) <= _SHARED
 
 
 def _tables(table: Any, n_max: int, l_max: int, convention: str, real: np.dtype) -> list[np.ndarray]:

@@ -37,6 +37,7 @@ def acsf(
     neighbors: NeighborList | None = None,
     threads: int = 1,
     wrt: Collection[str] = KINDS,
+    backend: str = "numba",
 ) -> Any:
     """Atom-centred symmetry functions of every atom.
 
@@ -75,6 +76,9 @@ def acsf(
         Threads to use; the result does not depend on it.
     wrt
         Which derivatives: any of ``"positions"``, ``"strain"``, ``"cell"``.
+    backend
+        ``"numba"``; ``"cuda"``: the GPU, or an error; ``"auto"``: the GPU where it can do this call, else the CPU, and
+        one line in the log says why (:mod:`matcompute_kernels.cuda`). The GPU computes in ``dtype``.
 
     Returns
     -------
@@ -104,6 +108,20 @@ def acsf(
     packed = as_batch(batch)
     numbers = check_species(species)
     functions = SymmetryFunctions.from_parameters(g2, g3, g4, g5)
+    from matcompute_kernels.cuda.backend import on_gpu
+
+    if on_gpu(
+        backend,
+        g3=len(functions.g3) > 0,
+        g4_and_g5=len(functions.g4) + len(functions.g5) > 32,
+        periodic=not periodic,
+        derivatives=derivatives,
+        sparse=sparse,
+        neighbors=neighbors is not None,
+    ):
+        from matcompute_kernels.cuda.symmetry import acsf as on_device
+
+        return on_device(packed, numbers, r_cut, g2, g4, g5, dtype=dtype, backend="cuda")
     if not periodic:
         packed = type(packed)(
             packed.numbers, packed.positions, packed.cell, np.zeros_like(packed.pbc), packed.ptr

@@ -29,6 +29,7 @@ def rdf(
     dtype: Any = np.float64,
     neighbors: NeighborList | None = None,
     threads: int = 1,
+    backend: str = "numba",
 ) -> np.ndarray:
     """Radial distribution function: neighbours of all atoms in a shell over its volume and the mean density.
 
@@ -52,6 +53,9 @@ def rdf(
         A full neighbour list of the batch that reaches at least as far, shared by several descriptors; None: made here.
     threads
         Threads to use; the result does not depend on it.
+    backend
+        ``"numba"``; ``"cuda"``: the GPU, or an error; ``"auto"``: the GPU where it can do this call, else the CPU, and
+        one line in the log says why (:mod:`matcompute_kernels.cuda`). The GPU computes in ``dtype``.
 
     Returns
     -------
@@ -64,6 +68,12 @@ def rdf(
         If a structure is unfit or has no volume, or a parameter is wrong.
     """
     edges = bin_edges(r_cut, bin_size)
+    from matcompute_kernels.cuda.backend import on_gpu
+
+    if on_gpu(backend, neighbors=neighbors is not None, bin_size=len(edges) > 8193):
+        from matcompute_kernels.cuda.radial import rdf as on_device
+
+        return on_device(batch, r_cut, bin_size, per_atom=per_atom, dtype=dtype, backend="cuda")
     kind = check_dtype(dtype)
     packed = as_batch(batch)
     check_batch(packed)

@@ -44,6 +44,7 @@ def soap(
     scaling: Mapping[str, float] | None = None,
     neighbors: NeighborList | None = None,
     threads: int = 1,
+    backend: str = "numba",
 ) -> np.ndarray | BlockSparse:
     """Compute the SOAP power spectrum of sites or structures, over periodic images.
 
@@ -91,6 +92,9 @@ def soap(
         A full neighbour list of the batch that reaches at least as far; None: made here, chunk by chunk.
     threads
         Threads to use; the result does not depend on it.
+    backend
+        ``"numba"``; ``"cuda"``: the GPU, or an error; ``"auto"``: the GPU where it can do this call, else the CPU, and
+        one line in the log says why (:mod:`matcompute_kernels.cuda`). The GPU computes in ``dtype``.
 
     Returns
     -------
@@ -118,6 +122,24 @@ def soap(
     if average not in ("off", "inner", "outer"):
         raise KernelInputError(f"average must be off, inner or outer, not {average!r}")
     check_integer(1, 1024, threads=threads)
+    from matcompute_kernels.cuda.backend import on_gpu
+
+    if on_gpu(
+        backend,
+        compression=compression is not None,
+        sparse=sparse,
+        weighting=weighting is not None,
+        smoothing=smoothing is not None,
+        scaling=scaling is not None,
+        neighbors=neighbors is not None,
+        species=backend != "numba" and not _fits(len(layout.names), n_max, l_max, dtype),
+    ):
+        from matcompute_kernels.cuda.power_spectrum import soap as on_device
+
+        names = layout.species.tolist()
+        return on_device(
+            batch, names, r_cut, n_max, l_max, sigma, convention, average, dtype=dtype, backend="cuda"
+        )
     check_batch(batch, layout.species.tolist())
     kind, parameters, centre_weight = density(r_cut, weighting, smoothing, scaling)
     far = reach(convention, r_cut, sigma)
@@ -176,6 +198,12 @@ def labels(
 ) -> list[str]:
     """Name of each column of :func:`soap`, such as ``Na-Cl l=0 n=1 n=2`` (radial functions counted from 0)."""
     return checked_layout(species, n_max, l_max, convention, compression).labels()
+
+
+def _fits(n_species: int, n_max: int, l_max: int, dtype: Any) -> bool:
+    from matcompute_kernels.cuda.power_spectrum import fits
+
+    return fits(n_species, n_max, l_max, dtype)
 
 
 def _tasks(batch: Batch, far: float) -> list[list[tuple[int, int]]]:

@@ -79,7 +79,7 @@ def _pick_among(
     return count
 
 
-def fps(features: Any, n: int, *, start: int | Sequence[int] = 0) -> np.ndarray:
+def fps(features: Any, n: int, *, start: int | Sequence[int] = 0, backend: str = "numba") -> np.ndarray:
     """Return the rows that farthest-point sampling picks, in order.
 
     Parameters
@@ -90,6 +90,9 @@ def fps(features: Any, n: int, *, start: int | Sequence[int] = 0) -> np.ndarray:
         Number of picks, at most N.
     start
         The first pick or picks.
+    backend
+        ``"numba"``; ``"cuda"``: the GPU, or an error; ``"auto"``: the GPU where it can do this call, else the CPU, and
+        one line in the log says why (:mod:`matcompute_kernels.cuda`).
 
     Returns
     -------
@@ -109,6 +112,13 @@ def fps(features: Any, n: int, *, start: int | Sequence[int] = 0) -> np.ndarray:
     might be farther (distances only shrink, so theirs bound them), and all features are then multiplied once by
     that group of picks.
     """
+    from matcompute_kernels.cuda.backend import on_gpu
+
+    if on_gpu(backend, start=not isinstance(start, int | np.integer)):
+        from matcompute_kernels.cuda.features import fps as on_device
+
+        assert isinstance(start, int | np.integer)
+        return on_device(features, n, start=int(start), backend="cuda")
     return fps_distances(features, n, start=start)[0]
 
 

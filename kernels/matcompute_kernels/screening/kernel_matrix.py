@@ -181,6 +181,7 @@ def kernel_matrix(
     normalize: bool | None = None,
     tile: int = _TILE,
     out: Any = None,
+    backend: str = "numba",
 ) -> Any:
     """Return the similarity of every row of ``x`` to every row of ``y``.
 
@@ -206,6 +207,9 @@ def kernel_matrix(
     out
         Where to write, [N, M]: anything that takes ``out[rows, columns] = tile`` (a memory map, an HDF5 dataset), so
         that N × M is never in memory. See also :func:`kernel_tiles`.
+    backend
+        ``"numba"``; ``"cuda"``: the GPU, or an error; ``"auto"``: the GPU where it can do this call, else the CPU, and
+        one line in the log says why (:mod:`matcompute_kernels.cuda`).
 
     Returns
     -------
@@ -217,6 +221,12 @@ def kernel_matrix(
     KernelInputError
         If features are no finite matrix (``index`` names the row) or a parameter is wrong.
     """
+    from matcompute_kernels.cuda.backend import on_gpu
+
+    if on_gpu(backend, kernel=kernel == "average", normalize=bool(normalize), out=out is not None):
+        from matcompute_kernels.cuda.features import kernel_matrix as on_device
+
+        return on_device(x, y, kernel, gamma=gamma, degree=degree, coef0=coef0, backend="cuda")
     if kernel == "average":
         if out is not None:
             raise KernelInputError("kernel='average' takes no out")

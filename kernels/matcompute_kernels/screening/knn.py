@@ -79,7 +79,7 @@ def _exact(x: np.ndarray, y: np.ndarray, index: np.ndarray, out: np.ndarray) -> 
 
 
 def knn(
-    features: Any, k: int, *, queries: Any = None, metric: str = "euclidean"
+    features: Any, k: int, *, queries: Any = None, metric: str = "euclidean", backend: str = "numba"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k nearest rows of ``features`` to each query.
 
@@ -93,6 +93,9 @@ def knn(
         [Q, F]; None: the rows of ``features``, each without itself.
     metric
         One of :data:`METRICS`.
+    backend
+        ``"numba"``; ``"cuda"``: the GPU, or an error; ``"auto"``: the GPU where it can do this call, else the CPU, and
+        one line in the log says why (:mod:`matcompute_kernels.cuda`).
 
     Returns
     -------
@@ -117,6 +120,12 @@ def knn(
     if metric not in METRICS:
         raise KernelInputError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
     check_integer(1, max(len(x) - own, 1), k=k)
+    from matcompute_kernels.cuda.backend import on_gpu
+
+    if on_gpu(backend, metric=metric == "cosine", k=k > 64):
+        from matcompute_kernels.cuda.features import knn as on_device
+
+        return on_device(x, k, queries=None if own else q, metric=metric, backend="cuda")
     if len(x) - own < k:
         raise KernelInputError(f"k={k} neighbours of {len(x)} rows")
     if metric == "cosine":
