@@ -67,8 +67,8 @@ def kernel_matrix(
     gamma = 1.0 / left.shape[1] if gamma is None else gamma
     check_positive(gamma=gamma, degree=degree)
     out = np.empty((len(left), len(right)), left.dtype)
+    plan = _row_plan(left, right.shape[0] * right.itemsize, right.nbytes, chosen)
     device_right = chosen.put(right)
-    plan = _row_plan(left, right.shape[0] * right.itemsize, chosen)
 
     def start(first: int, last: int) -> Callable[[], None]:
         values = _tile(left[first:last], device_right, kernel, (gamma, degree, coef0), chosen)
@@ -124,8 +124,8 @@ def knn(
     if len(x) - own < k:
         raise KernelInputError(f"k={k} neighbours of {len(x)} rows")
     distances, indices = np.empty((len(q), k)), np.empty((len(q), k), np.int64)
+    plan = _row_plan(q, len(x) * x.itemsize + 16 * k, x.nbytes, chosen)
     device_x = chosen.put(x)
-    plan = _row_plan(q, len(x) * x.itemsize + 16 * k, chosen)
 
     def start(first: int, last: int) -> Callable[[], None]:
         scores = _tile(q[first:last], device_x, metric, (1.0, 1.0, 0.0), chosen)
@@ -202,10 +202,13 @@ def fps(
     return chosen.get(picks)
 
 
-def _row_plan(left: np.ndarray, row: int, device: Device) -> Plan:
-    """Chunks of rows of ``left``, each with its row of results; a launch takes at most 65,535 tiles of rows."""
+def _row_plan(left: np.ndarray, row: int, fixed: int, device: Device) -> Plan:
+    """Chunks of rows of ``left``, each with its row of results, beside ``fixed`` bytes that are not sent yet.
+
+    A launch takes at most 65,535 tiles of rows.
+    """
     sizes = np.full(len(left), left.shape[1] * left.itemsize + row, np.int64)
-    return plan_chunks(sizes, device.free_bytes(), most=65535 * _SIDE)
+    return plan_chunks(sizes, device.free_bytes(), fixed=fixed, most=65535 * _SIDE)
 
 
 def _tile(

@@ -82,17 +82,17 @@ def soap(
     far = reach(convention, r_cut, sigma)
     channel = species_index(packed, layout.species).astype(np.int32)
     table = radial_table(convention, float(r_cut), n_max, l_max, float(sigma))
-    arrays = [chosen.put(a) for a in _tables(table, n_max, l_max, convention, real)]
-    pieces, centre, recurrence, l_scale, same, cross = arrays
+    tables = _tables(table, n_max, l_max, convention, real)
     intervals = table.pieces.shape[0]
     rows = len(packed.numbers) if average == "off" else len(packed)
     out = np.empty((rows, layout.n_features), real)
-    sizes = site_bytes(packed, real) + 12 * packed.n_sites
+    sizes = site_bytes(packed, real) + 16 * packed.n_sites + 16
     # Pairs are estimated from the density; a list may be longer by a half.
     sizes = sizes + np.ceil(1.5 * expected_pairs(packed, far)).astype(np.int64) * (16 + 4 * real.itemsize)
     n_rows = packed.n_sites if average == "off" else np.ones(len(packed), np.int64)
     sizes = sizes + n_rows * (layout.n_features * real.itemsize + 8)
-    plan = plan_chunks(sizes, chosen.free_bytes())
+    plan = plan_chunks(sizes, chosen.free_bytes(), fixed=sum(a.nbytes for a in tables))
+    pieces, centre, recurrence, l_scale, same, cross = (chosen.put(a) for a in tables)
 
     def start(first: int, last: int) -> Callable[[], None]:
         part = packed[first:last]

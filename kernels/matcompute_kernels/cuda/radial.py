@@ -79,7 +79,7 @@ def rdf(
         )
     out = np.zeros((len(packed), bins))
     sizes = site_bytes(packed, real) + 4 * bins
-    plan = plan_chunks(sizes, chosen.free_bytes(), fixed=edges.nbytes)
+    plan = plan_chunks(sizes, chosen.free_bytes(), fixed=2 * edges.nbytes)  # one for each buffer
 
     def start(first: int, last: int) -> Callable[[], None]:
         sites = put_sites(packed[first:last], real, chosen, r_cut)

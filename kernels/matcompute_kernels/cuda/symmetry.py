@@ -68,11 +68,12 @@ def acsf(
     check_batch(packed, numbers.tolist())
     element = species_index(packed, numbers).astype(np.int32)
     columns = functions.count(len(numbers))
-    radial = chosen.put(functions.g2.astype(real))
-    angular = chosen.put(np.concatenate([functions.g4, functions.g5]).astype(real))
+    tables = [functions.g2.astype(real), np.concatenate([functions.g4, functions.g5]).astype(real)]
     out = np.empty((len(packed.numbers), columns), real)
     pair_bytes = np.ceil(1.5 * expected_pairs(packed, r_cut)).astype(np.int64) * (16 + 4 * real.itemsize)
-    sizes = site_bytes(packed, real) + packed.n_sites * (16 + columns * real.itemsize) + pair_bytes
+    sizes = site_bytes(packed, real) + packed.n_sites * (16 + columns * real.itemsize) + pair_bytes + 16
+    plan = plan_chunks(sizes, chosen.free_bytes(), fixed=sum(a.nbytes for a in tables))
+    radial, angular = (chosen.put(a) for a in tables)
     constants = {
         "SPECIES": len(numbers),
         "N2": len(functions.g2),
@@ -101,5 +102,5 @@ def acsf(
 
         return fetch
 
-    run_chunks(plan_chunks(sizes, chosen.free_bytes()), chosen, start)
+    run_chunks(plan, chosen, start)
     return out

@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -86,6 +87,8 @@ class Emulator:
         self._libraries: dict[str, ctypes.CDLL] = {}
         #: Texts that were launched, by function (for tests that look at them).
         self.launched: dict[str, str] = {}
+        #: Bytes of the arrays that live, and the most that there were.
+        self.used = self.peak = 0
 
     # -- arrays -----------------------------------------------------------------------------------------------
 
@@ -94,7 +97,13 @@ class Emulator:
         shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
         size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
         memory = np.full(size + 2 * _GUARD, 0xFF, np.uint8)
+        self.used += size
+        self.peak = max(self.peak, self.used)
+        weakref.finalize(memory, self._freed, size)
         return memory[_GUARD : _GUARD + size].view(kind).reshape(shape).view(_Array)
+
+    def _freed(self, size: int) -> None:
+        self.used -= size
 
     def zeros(self, shape: Any, dtype: Any) -> Any:
         array = self.empty(shape, dtype)
