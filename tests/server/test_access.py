@@ -14,16 +14,17 @@ from matcompute.dataset import GRADES, TIERS
 from matcompute.publish import keys
 from matcompute.publish.receipt import sign_receipt
 from matcompute.server import tokens
-from matcompute.server.access import ANONYMOUS, SCOPES, Access, Principal
+from matcompute.server.access import ANONYMOUS, SCOPES, Access, Principal, Products
 from matcompute.server.app import create_app
 from matcompute.server.node import Node
-from matcompute.server.tables import datasets, files, versions
+from matcompute.server.tables import datasets, domains, files, versions
 
 from .conftest import Releaser
 
 #: What may be public is of the lowest grade: the other standings cannot come about.
 STANDINGS = [(t, g) for t, g in itertools.product(TIERS, GRADES) if t != "public" or g == "general"]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+DOMAINS = ("advanced-nonferrous-metals", "frontier-materials")
 #: Address → methods that it takes. Every route of the pull protocol is in one of the three tables.
 OF_DATASET = {
     "/datasets/{id}": ("GET",),
@@ -43,14 +44,40 @@ def everyone() -> list[Principal]:
     # The highest clearance is nothing without the scope to read.
     people += [Principal(f"only {s}", TIERS[-1], GRADES[-1], frozenset({s})) for s in SCOPES if s != "read"]
     people.append(Principal("all scopes", TIERS[1], GRADES[1], frozenset(SCOPES)))
+    # Tokens that are for some products only, of the highest clearance and of a lower one.
+    one, domain = frozenset({identity(5), identity(97)}), frozenset({DOMAINS[1]})
+    for name, tier, grade, products in (
+        ("one product", TIERS[-1], GRADES[-1], Products(datasets=one)),
+        ("one domain", TIERS[-1], GRADES[-1], Products(domains=domain)),
+        ("both kinds", TIERS[2], GRADES[1], Products(one, domain)),
+        ("product below", TIERS[1], GRADES[0], Products(datasets=one)),
+    ):
+        people.append(Principal(name, tier, grade, frozenset({"read", "receipts"}), None, products))
     return people
 
 
-def may_see(who: Principal, tier: str, grade: str) -> bool:
+def token_of(node: Node, who: Principal) -> str:
+    """Make the token of a principal."""
+    products = who.products or Products()
+    return tokens.create(
+        node.engine,
+        who.name,
+        tier=who.tier,
+        grade=who.grade,
+        scopes=sorted(who.scopes),
+        datasets=sorted(products.datasets),
+        domains=sorted(products.domains),
+    )
+
+
+def may_see(who: Principal, tier: str, grade: str, dataset_id: str) -> bool:
     """The rule, in other words than those of the code."""
     if tier == "public" and grade == "general":
         return True
     if "read" not in who.scopes:
+        return False
+    for_it = who.products is None or dataset_id in who.products.datasets
+    if not (for_it or (who.products is not None and domain_of(dataset_id) in who.products.domains)):
         return False
     return TIERS.index(tier) <= TIERS.index(who.tier) and GRADES.index(grade) <= GRADES.index(who.grade)
 
@@ -59,10 +86,15 @@ def identity(k: int) -> str:
     return f"00000000-0000-4000-8000-0000000000{k:02d}"
 
 
+def domain_of(dataset_id: str) -> str:
+    """Every other dataset is of another domain."""
+    return DOMAINS[int(dataset_id[-2:]) % 2]
+
+
 def test_matrix(release: Releaser, node: Node) -> None:
     events = {}
     for k, (tier, grade) in enumerate(STANDINGS):
-        events[tier, grade] = release(identity(k), 4, tier=tier, grade=grade)
+        events[tier, grade] = release(identity(k), 4, tier=tier, grade=grade, domain=domain_of(identity(k)))
     withdrawn = identity(98)
     release(withdrawn, 4)
     node.publication.withdraw(withdrawn, "x")
@@ -75,10 +107,7 @@ def test_matrix(release: Releaser, node: Node) -> None:
     for who in everyone():
         headers = {}
         if who is not ANONYMOUS:
-            made = tokens.create(
-                node.engine, who.name, tier=who.tier, grade=who.grade, scopes=sorted(who.scopes)
-            )
-            headers["Authorization"] = f"Bearer {made}"
+            headers["Authorization"] = f"Bearer {token_of(node, who)}"
 
         def status(method: str, path: str, headers: dict[str, str] = headers, **options: Any) -> int:
             answer = client.request(method, path, headers=headers, **options)
@@ -90,7 +119,7 @@ def test_matrix(release: Releaser, node: Node) -> None:
                 assert answer.headers["content-type"] == "application/problem+json", path
             return answer.status_code
 
-        seen = {identity(k) for k, s in enumerate(STANDINGS) if may_see(who, *s)}
+        seen = {identity(k) for k, s in enumerate(STANDINGS) if may_see(who, *s, identity(k))}
         listed = {d["id"] for d in client.get("/datasets", headers=headers).json()["datasets"]}
         assert listed == seen, who
         feed = client.get("/changes", headers=headers).json()["changes"]
@@ -161,7 +190,9 @@ def test_sql_and_python_agree(node: Node, who: Principal) -> None:
     standings = list(itertools.product(TIERS, GRADES, (False, True)))
     with node.engine.connect() as connection:
         for k, (tier, grade, withdrawn) in enumerate(standings):
-            texts = dict.fromkeys(("title", "description", "domain", "node_class", "licence"), "x")
+            texts = dict.fromkeys(("title", "description", "node_class", "licence"), "x")
+            texts["domain"] = domain_of(identity(k))
+            connection.execute(domains.insert().values(dataset_id=identity(k), domain=texts["domain"]))
             numbers = {"version": 1, "seq": k, "entries": 0}
             connection.execute(
                 datasets.insert().values(
@@ -183,6 +214,6 @@ def test_sql_and_python_agree(node: Node, who: Principal) -> None:
     assert visible == {
         identity(k)
         for k, (tier, grade, withdrawn) in enumerate(standings)
-        if not withdrawn and tier in who.tiers and grade in who.grades
+        if not withdrawn and may_see(who, tier, grade, identity(k))
     }
     assert versions is not None

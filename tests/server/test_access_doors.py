@@ -16,7 +16,6 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from matcompute.server import tokens
 from matcompute.server.access import ANONYMOUS, Principal
 from matcompute.server.app import create_app
 from matcompute.server.node import Node
@@ -27,7 +26,7 @@ from matcompute.server.settings import NodeSettings
 
 from . import test_access
 from .conftest import FREE, Releaser
-from .test_access import METHODS, STANDINGS, everyone, identity, may_see
+from .test_access import METHODS, STANDINGS, domain_of, everyone, identity, may_see, token_of
 
 GET, PAGE = ("GET",), ("GET", "HEAD")
 OPTIMADE = tuple(f"/optimade{version}" for version in _VERSIONS)
@@ -94,11 +93,10 @@ class World:
     def headers(self, who: Principal) -> dict[str, str]:
         if who is ANONYMOUS:
             return {}
-        terms = {"tier": who.tier, "grade": who.grade, "scopes": sorted(who.scopes)}
-        return {"Authorization": f"Bearer {tokens.create(self.node.engine, who.name, **terms)}"}
+        return {"Authorization": f"Bearer {token_of(self.node, who)}"}
 
     def seen(self, who: Principal) -> set[str]:
-        return {name for name, tier, grade in self.datasets() if may_see(who, tier, grade)}
+        return {name for name, tier, grade in self.datasets() if may_see(who, tier, grade, name)}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +104,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("doors")
     release = Releaser(folder / "publication", folder / "scratch")
     for k, (tier, grade) in enumerate(STANDINGS):
-        release(identity(k), ENTRIES, tier=tier, grade=grade, title=f"Set {identity(k)}")
+        name = identity(k)
+        release(name, ENTRIES, tier=tier, grade=grade, title=f"Set {name}", domain=domain_of(name))
     release(HIDDEN, ENTRIES, title=f"Set {HIDDEN}")
     node = Node(release.publication, NodeSettings(id="test-node", limits=FREE))
     client = TestClient(create_app(node, follow_seconds=0), follow_redirects=False)

@@ -51,13 +51,24 @@ def _node() -> Node:
     multiple=True,
     help="read, receipts, metrics or admin; again for more. Default: read.",
 )
+@click.option("--dataset", "datasets", multiple=True, help="Only this dataset (its id); again for more.")
+@click.option("--domain", "domains", multiple=True, help="Only datasets of this domain; again for more.")
 @click.option("--days", type=float, default=365, show_default=True, help="How long it holds.")
 @click.option(
     "--key",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The receiver's keyring.json: only its current key may sign receipts. Else the first one used is kept.",
 )
-def create(name: str, tier: str, grade: str, scopes: tuple[str, ...], days: float, key: Path | None) -> None:
+def create(
+    name: str,
+    tier: str,
+    grade: str,
+    scopes: tuple[str, ...],
+    datasets: tuple[str, ...],
+    domains: tuple[str, ...],
+    days: float,
+    key: Path | None,
+) -> None:
     """Make a token for NAME and print it: it is shown only once."""
     from matcompute.publish.keys import Keyring
     from matcompute.server import tokens
@@ -71,6 +82,8 @@ def create(name: str, tier: str, grade: str, scopes: tuple[str, ...], days: floa
         scopes=scopes or ("read",),
         days=days,
         public_key=public_key,
+        datasets=datasets,
+        domains=domains,
     )
     click.echo(made)
 
@@ -81,7 +94,7 @@ def list_(as_json: bool) -> None:
     """List all tokens; the secrets are stored nowhere."""
     from matcompute.server import tokens
 
-    names = ("id", "name", "tier", "grade", "scopes", "created", "expires", "revoked")
+    names = ("id", "name", "tier", "grade", "scopes", "products", "created", "expires", "revoked")
     rows = [{name: getattr(row, name) for name in names} for row in tokens.listing(_node().engine)]
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -91,7 +104,9 @@ def list_(as_json: bool) -> None:
 
     table = Table(*names, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(", ".join(v) if isinstance(v, list) else str(v or "") for v in row.values()))
+        products = [one for kind in (row["products"] or {}).values() for one in kind]
+        shown = {**row, "products": products or "all"}
+        table.add_row(*(", ".join(v) if isinstance(v, list) else str(v or "") for v in shown.values()))
     Console(highlight=False).print(table)
 
 

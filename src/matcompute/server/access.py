@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from fastapi import Depends, Request
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import ColumnElement, and_, or_, select, true
 from starlette.exceptions import HTTPException
 
 from matcompute.dataset import GRADES, TIERS
-from matcompute.server.tables import datasets
+from matcompute.server.tables import datasets, domains
 from matcompute.server.tokens import find
 
 if TYPE_CHECKING:
     from matcompute.server.node import Node
 
-__all__ = ["ANONYMOUS", "SCOPES", "Access", "Caller", "Principal", "node_of", "principal", "require"]
+__all__ = [
+    "ANONYMOUS",
+    "SCOPES",
+    "Access",
+    "Caller",
+    "Principal",
+    "Products",
+    "node_of",
+    "principal",
+    "require",
+]
 
 SCOPES = ("read", "receipts", "metrics", "admin")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="matcompute"'}
+
+
+@dataclass(frozen=True)
+class Products:
+    """What a token is for: some datasets, and those that were ever released in some domains."""
+
+    datasets: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, stored: dict[str, list[str]] | None) -> Products | None:
+        """Return what a row of ``tokens`` says; None: all that tier and grade open."""
+        if stored is None:
+            return None
+        return cls(frozenset(stored.get("datasets", ())), frozenset(stored.get("domains", ())))
 
 
 @dataclass(frozen=True)
@@ -36,6 +61,8 @@ class Principal:
         Of `SCOPES`. Without ``read`` it sees what the public sees.
     token_id
         Id of its token; None for the public.
+    products
+        What of its tier and grade it sees besides what the public sees; None: all of it.
     """
 
     name: str
@@ -43,6 +70,12 @@ class Principal:
     grade: str = GRADES[0]
     scopes: frozenset[str] = field(default=frozenset({"read"}))
     token_id: str | None = None
+    products: Products | None = None
+
+    @property
+    def clearance(self) -> Principal:
+        """What decides what it may see, and nothing of who it is: equal for all that see the same."""
+        return replace(self, name="", token_id=None)
 
     @property
     def tiers(self) -> tuple[str, ...]:
@@ -68,11 +101,28 @@ class Access:
     """The rules, over the tables and over single rows."""
 
     @staticmethod
+    def entitled(principal: Principal, dataset: Any = datasets.c.id) -> ColumnElement[bool]:
+        """Return the SQL condition that a dataset (column of ids) is one of the principal's products."""
+        products = principal.products
+        if products is None:
+            return true()
+        of_domains = select(domains.c.dataset_id).where(domains.c.domain.in_(sorted(products.domains)))
+        condition: ColumnElement[bool] = or_(dataset.in_(sorted(products.datasets)), dataset.in_(of_domains))
+        return condition
+
+    @staticmethod
     def cleared(
-        principal: Principal, tier: Any = datasets.c.tier, grade: Any = datasets.c.grade
+        principal: Principal,
+        tier: Any = datasets.c.tier,
+        grade: Any = datasets.c.grade,
+        dataset: Any = datasets.c.id,
     ) -> ColumnElement[bool]:
-        """Return the SQL condition that tier and grade (columns) are within the principal's."""
+        """Return the SQL condition that a dataset of some tier and grade (columns) is within the principal's."""
         condition: ColumnElement[bool] = and_(tier.in_(principal.tiers), grade.in_(principal.grades))
+        if principal.products is not None:
+            # What everybody sees, a narrowed token sees too: it would without being shown.
+            public = and_(tier == TIERS[0], grade == GRADES[0])
+            condition = and_(condition, or_(public, Access.entitled(principal, dataset)))
         return condition
 
     @staticmethod
@@ -82,8 +132,13 @@ class Access:
 
     @staticmethod
     def allowed(principal: Principal, row: _Row) -> bool:
-        """Whether a principal may see a row of ``datasets``."""
-        return row.tier in principal.tiers and row.grade in principal.grades and not row.withdrawn
+        """Whether a principal may see a row; one without ``id`` or ``domain`` is none of a narrowed token's."""
+        cleared = row.tier in principal.tiers and row.grade in principal.grades and not row.withdrawn
+        products = principal.products
+        if products is None or (row.tier, row.grade) == (TIERS[0], GRADES[0]):
+            return cleared
+        named = getattr(row, "id", None) in products.datasets
+        return cleared and (named or getattr(row, "domain", None) in products.domains)
 
 
 def node_of(request: Request) -> Node:
@@ -106,7 +161,8 @@ def authenticate(node: Node, header: str | None) -> Principal:
     row = find(node.engine, secret.strip()) if kind.lower() == "bearer" else None
     if row is None:
         raise HTTPException(401, "the token is unknown, expired or revoked", headers=_CHALLENGE)
-    return Principal(row.name, row.tier, row.grade, frozenset(row.scopes), row.id)
+    products = Products.of(row.products)
+    return Principal(row.name, row.tier, row.grade, frozenset(row.scopes), row.id, products)
 
 
 def principal(request: Request) -> Principal:

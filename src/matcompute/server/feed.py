@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, not_, or_, select
 
+from matcompute.dataset import GRADES, TIERS
 from matcompute.server.access import Access, Principal
 from matcompute.server.tables import changes, datasets
 
@@ -20,9 +21,10 @@ def _shown(who: Principal) -> ColumnElement[bool]:
     Whatever it showed once stays in it, if only as a tombstone, so that its end never moves back.
     """
     before = and_(
-        changes.c.tier_before.is_not(None), Access.cleared(who, changes.c.tier_before, changes.c.grade_before)
+        changes.c.tier_before.is_not(None),
+        Access.cleared(who, changes.c.tier_before, changes.c.grade_before, changes.c.dataset_id),
     )
-    after = Access.cleared(who, changes.c.tier, changes.c.grade)
+    after = Access.cleared(who, changes.c.tier, changes.c.grade, changes.c.dataset_id)
     now = Access.cleared(who)
     leaves = and_(before, not_(after))
     withdrawn = and_(changes.c.op == "withdraw", before, changes.c.newest.is_(None))
@@ -32,7 +34,12 @@ def _shown(who: Principal) -> ColumnElement[bool]:
 
 def _select(who: Principal) -> Select[Any]:
     return (
-        select(changes, datasets.c.grade.label("grade_now"), datasets.c.tier.label("tier_now"))
+        select(
+            changes,
+            datasets.c.grade.label("grade_now"),
+            datasets.c.tier.label("tier_now"),
+            Access.entitled(who, changes.c.dataset_id).label("entitled"),
+        )
         .join(datasets, datasets.c.id == changes.c.dataset_id)
         .where(_shown(who))
     )
@@ -40,7 +47,8 @@ def _select(who: Principal) -> Select[Any]:
 
 def _event(row: Row[Any], who: Principal) -> dict[str, Any]:
     def cleared(tier: str | None, grade: str | None) -> bool:
-        return tier in who.tiers and grade in who.grades
+        public = (tier, grade) == (TIERS[0], GRADES[0])
+        return tier in who.tiers and grade in who.grades and (public or row.entitled)
 
     before, after = cleared(row.tier_before, row.grade_before), cleared(row.tier, row.grade)
     event = {

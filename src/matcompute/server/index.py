@@ -6,17 +6,17 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, inspect, select, update
 
 from matcompute.errors import MatcomputeError
 from matcompute.publish.events import Event
 from matcompute.publish.manifest import MANIFEST, SIGNATURE, Manifest
-from matcompute.server.tables import changes, datasets, files, state, versions
+from matcompute.server.tables import changes, datasets, domains, files, state, versions
 
 if TYPE_CHECKING:
     from matcompute.publish.release import Publication
 
-__all__ = ["apply_events", "indexed_head", "lock_head"]
+__all__ = ["add_missing", "apply_events", "indexed_head", "lock_head"]
 
 _log = logging.getLogger("matcompute.server")
 
@@ -125,6 +125,23 @@ def _add_version(connection: Connection, publication: Publication, dataset_id: s
     ]
     if rows:
         connection.execute(insert(files), rows)
+    _note_domain(connection, dataset_id, manifest.domain)
+
+
+def _note_domain(connection: Connection, dataset_id: str, domain: str) -> None:
+    known = select(domains).where(domains.c.dataset_id == dataset_id, domains.c.domain == domain)
+    if connection.execute(known).first() is None:
+        connection.execute(insert(domains).values(dataset_id=dataset_id, domain=domain))
+
+
+def add_missing(connection: Connection) -> None:
+    """Bring an index that an older release made up to date: what its tables lack is added; the caller commits."""
+    if "products" not in {column["name"] for column in inspect(connection).get_columns("tokens")}:
+        connection.exec_driver_sql("ALTER TABLE tokens ADD COLUMN products JSON")
+    lacking = ~versions.c.dataset_id.in_(select(domains.c.dataset_id))
+    query = select(versions.c.dataset_id, versions.c.manifest).where(lacking)
+    for row in connection.execute(query.order_by(versions.c.dataset_id, versions.c.version)).all():
+        _note_domain(connection, row.dataset_id, Manifest.from_bytes(row.manifest).domain)
 
 
 def _refresh_dataset(

@@ -20,7 +20,7 @@ from matcompute.publish.events import Standing
 from matcompute.publish.keys import KEYRING, Keyring
 from matcompute.publish.release import Publication
 from matcompute.server.errors import ServerError
-from matcompute.server.index import apply_events, lock_head
+from matcompute.server.index import add_missing, apply_events, lock_head
 from matcompute.server.settings import NodeSettings
 from matcompute.server.tables import DERIVED, indexed, metadata, versions
 
@@ -217,6 +217,7 @@ class Node:
         try:
             with self.engine.begin() as connection:
                 metadata.create_all(connection)
+                add_missing(connection)
         except SQLAlchemyError as error:
             raise ServerError(f"the index {self.engine.url!r} cannot be opened: {error}") from error
 

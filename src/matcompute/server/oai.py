@@ -43,7 +43,10 @@ def records(principal: Principal) -> Select[Any]:
     A record is what the principal can see, or could see once: then it is deleted, with the time of the event that took
     it out of sight; nothing that happened behind the curtain shows.
     """
-    in_sight = and_(Access.cleared(principal, changes.c.tier, changes.c.grade), changes.c.newest.is_not(None))
+    in_sight = and_(
+        Access.cleared(principal, changes.c.tier, changes.c.grade, changes.c.dataset_id),
+        changes.c.newest.is_not(None),
+    )
     seen = (
         select(changes.c.dataset_id, func.max(changes.c.seq).label("seq"))
         .where(in_sight)

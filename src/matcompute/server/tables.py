@@ -20,6 +20,7 @@ __all__ = [
     "DERIVED",
     "changes",
     "datasets",
+    "domains",
     "files",
     "indexed",
     "metadata",
@@ -130,6 +131,18 @@ tokens = Table(
     Column("expires", String(32)),
     Column("revoked", String(32)),
     Column("public_key", String(64)),  # of receipts; pinned at the first one
+    Column(
+        "products", JSON(none_as_null=True)
+    ),  # {datasets: […], domains: […]}; null: all of its tier and grade
+)
+
+#: The domains that a dataset was ever released in: what a token for a domain opens stays open to it.
+domains = Table(
+    "dataset_domains",
+    metadata,
+    Column("dataset_id", String(36), primary_key=True),
+    Column("domain", String(64), primary_key=True),
+    Index("datasets_of_domain", "domain", "dataset_id"),
 )
 
 receipts = Table(
@@ -152,4 +165,4 @@ receipts = Table(
 )
 
 #: What `Node.rebuild` empties; indexers make their own tables anew when their rows of ``indexed`` are gone.
-DERIVED = (state, changes, datasets, versions, files, indexed)
+DERIVED = (state, changes, datasets, versions, files, indexed, domains)

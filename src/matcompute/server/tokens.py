@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, insert, select, update
 
-from matcompute.dataset import GRADES, TIERS
+from matcompute.dataset import DOMAINS, GRADES, TIERS
 from matcompute.errors import InputError, did_you_mean
 from matcompute.publish.canonical import sha256
 from matcompute.publish.keys import utc_now
@@ -19,6 +20,7 @@ from matcompute.server.tables import tokens
 __all__ = ["create", "find", "listing", "revoke"]
 
 _PREFIX = "mct"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 def create(
@@ -30,6 +32,8 @@ def create(
     scopes: Sequence[str] = ("read",),
     days: float | None = 365,
     public_key: str | None = None,
+    datasets: Sequence[str] = (),
+    domains: Sequence[str] = (),
 ) -> str:
     """Make a token and return it; it can never be shown again.
 
@@ -47,6 +51,9 @@ def create(
         How long it holds; None: until it is revoked.
     public_key
         Base64 of the Ed25519 key that will sign receipts; else the first receipt's key is pinned.
+    datasets, domains
+        What the token is for, of all that tier and grade open: datasets by their ids (they need not be there yet), and
+        those that were ever released in a domain. Nothing given: all.
 
     Raises
     ------
@@ -61,6 +68,7 @@ def create(
         ("tier", [tier], TIERS),
         ("grade", [grade], GRADES),
         ("scope", scopes, SCOPES),
+        ("domain", domains, DOMAINS),
     ):
         for value in values:
             if value not in vocabulary:
@@ -69,6 +77,12 @@ def create(
                 )
     if days is not None and not 0 < days < 36500:
         raise InputError("a token holds for more than 0 and less than 36500 days")
+    for value in datasets:
+        if not _UUID.fullmatch(value):
+            raise InputError(f"'{value}' is not the id of a dataset (a UUID in small letters)")
+    products = None
+    if datasets or domains:
+        products = {"datasets": sorted(set(datasets)), "domains": sorted(set(domains))}
     identity, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     until = None
     if days is not None:
@@ -85,6 +99,7 @@ def create(
                 created=utc_now(),
                 expires=until,
                 public_key=public_key,
+                products=products,
             )
         )
     return f"{_PREFIX}_{identity}_{secret}"

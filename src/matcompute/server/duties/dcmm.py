@@ -35,7 +35,7 @@ __all__ = ["SCHEMA", "export_evidence"]
 
 SCHEMA = "matcompute.dcmm/v1"
 #: Columns of tables that are handed out; never the digests of tokens.
-_TOKENS = ("id", "name", "tier", "grade", "scopes", "created", "expires", "revoked")
+_TOKENS = ("id", "name", "tier", "grade", "scopes", "products", "created", "expires", "revoked")
 
 
 def export_evidence(node: Node, out: Path, period: Period, documents: Path | None = None) -> dict[str, Any]:

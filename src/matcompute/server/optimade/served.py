@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Connection, Select, and_, case, func, literal, select
@@ -33,11 +33,11 @@ def served(principal: Principal) -> Select[Any]:
     Of each dataset that it may see, that is the newest version that is loaded and not withdrawn. The condition stands
     in every query that reads entries, so that nothing shows what has been regraded since.
     """
-    return _served(principal.tiers, principal.grades)
+    return _served(principal.clearance)
 
 
-@cache
-def _served(tiers: tuple[str, ...], grades: tuple[str, ...]) -> Select[Any]:
+@lru_cache(maxsize=512)
+def _served(clearance: Principal) -> Select[Any]:
     # Made once for each clearance: composing it takes longer than the database takes for a page.
     newer, its_version = sets.alias("newer"), versions.alias("newer_version")
     later = (
@@ -63,7 +63,7 @@ def _served(tiers: tuple[str, ...], grades: tuple[str, ...]) -> Select[Any]:
             versions, and_(versions.c.dataset_id == sets.c.dataset_id, versions.c.version == sets.c.version)
         )
         .where(
-            Access.visible(Principal("", tiers[-1], grades[-1])),
+            Access.visible(clearance),
             sets.c.since.is_not(None),
             versions.c.withdrawn.is_(False),
             ~later,
@@ -152,7 +152,7 @@ class Catalogues:
                 select(func.coalesce(func.max(sets.c.since), 0)).scalar_subquery(),
             )
         ).one()
-        key = (tuple(mark), principal.tiers, principal.grades)
+        key = (tuple(mark), principal.clearance)
         found = self._kept.get(key)
         if found is None:
             found = _make(connection, principal)
@@ -173,8 +173,10 @@ def _make(connection: Connection, principal: Principal) -> Catalogue:
             select(changes.c.dataset_id, func.max(changes.c.at).label("at"))
             .where(
                 changes.c.op == "regrade",
-                ~Access.cleared(principal, changes.c.tier_before, changes.c.grade_before),
-                Access.cleared(principal, changes.c.tier, changes.c.grade),
+                ~Access.cleared(
+                    principal, changes.c.tier_before, changes.c.grade_before, changes.c.dataset_id
+                ),
+                Access.cleared(principal, changes.c.tier, changes.c.grade, changes.c.dataset_id),
             )
             .group_by(changes.c.dataset_id)
         )
