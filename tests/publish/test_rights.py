@@ -137,11 +137,12 @@ def test_embargo_is_a_gate_at_every_way_to_the_public(node: Publication, shard: 
     with pytest.raises(GateError, match="cannot be public"):
         node.release(tmp_path / "two", limits=LIMITS)
     # The holder lifts it in words: that is allowed and told.
-    lifted = replace(bare, rights=Rights(embargo=PAST))
+    lifted = replace(bare, tier="member-1", rights=Rights(embargo=PAST))
     report = check([shard], lifted, node.events, version=2, previous=node.latest(DATASET), limits=LIMITS)
     assert [f.result for f in report.findings if f.gate == "rights"] == ["warning"]
     build([shard], lifted, tmp_path / "three", previous=node.latest(DATASET))
-    assert node.release(tmp_path / "three", limits=LIMITS).tier == "public"
+    assert node.release(tmp_path / "three", limits=LIMITS).tier == "member-1"
+    assert node.regrade(DATASET, "the embargo is lifted", grade=None, tier="public").tier == "public"
     assert node.verify() == []
 
 
