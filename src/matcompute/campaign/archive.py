@@ -84,13 +84,13 @@ def export_archive(workspace: Workspace, data: CampaignData, out: Path) -> Path:
     MatcomputeError
         If the node is gone, the dataset file is not its content any more, or AiiDA refuses the export.
     """
-    import hashlib
-
     workspace.load_profile()
     from aiida.common.exceptions import AiidaException, NotExistent
     from aiida.common.log import AIIDA_LOGGER
     from aiida.orm import load_node
     from aiida.tools.archive import create_archive
+
+    from matcompute.publish.canonical import sha256_file  # of another extra
 
     try:
         node = load_node(uuid=data.node)
@@ -99,9 +99,7 @@ def export_archive(workspace: Workspace, data: CampaignData, out: Path) -> Path:
             f"the AiiDA node {data.node} of campaign '{data.name}' is gone",
             hint="give the dataset by its path, and an archive with --archive",
         ) from error
-    with data.dataset.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != node.sha256:
+    if sha256_file(data.dataset) != node.sha256:
         raise MatcomputeError(
             f"{data.dataset} was changed after campaign '{data.name}' wrote it: the archive would be of other data",
             hint="put the content of the AiiDA node back, or give the file by its path, without --campaign",

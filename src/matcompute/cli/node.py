@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from matcompute.cli._lazy import LazyGroup
+from matcompute.cli._progress import stages
 
 if TYPE_CHECKING:
     from matcompute.server.duties.period import Period
@@ -71,24 +70,6 @@ def period_of(text: str | None) -> Period:
     from matcompute.server.duties.period import Period
 
     return Period.parse(text) if text else Period.this_month()
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Show one bar for each stage on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    console = Console(stderr=True)
-    tasks: dict[str, TaskID] = {}
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-
-        def show(text: str, done: int, total: int) -> None:
-            if text not in tasks:
-                tasks[text] = bar.add_task(text, total=total)
-            bar.update(tasks[text], completed=done, total=total)
-
-        yield show
 
 
 @node.command()
@@ -230,7 +211,7 @@ def export(out: Path, successor: Path | None) -> None:
     from matcompute.server.duties.leaving import export_node
 
     follows = Keyring.read(successor) if successor else None
-    with _stages() as show:
+    with stages() as show:
         said = export_node(open_node(), out, successor=follows, progress=show)
     click.echo(
         f"{said['datasets']} dataset(s), {said['versions']} version(s), {len(said['files'])} files → {out}"
@@ -245,7 +226,7 @@ def import_(export: Path, trust: tuple[str, ...]) -> None:
     """Make an empty node the holder of what is in the folder EXPORT."""
     from matcompute.server.duties.arriving import import_node
 
-    with _stages() as show:
+    with stages() as show:
         said = import_node(export, folder_of(), trusted=trust, progress=show)
     click.echo(
         f"{said['datasets']} dataset(s), {said['versions']} version(s) of {said['node']} → {folder_of()}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from matcompute.cli._progress import stages
 
 if TYPE_CHECKING:
     from matcompute.publish.release import Publication
@@ -91,24 +92,6 @@ def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-@contextmanager
-def _stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Show one bar for each stage on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    console = Console(stderr=True)
-    tasks: dict[str, TaskID] = {}
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-
-        def show(text: str, done: int, total: int) -> None:
-            if text not in tasks:
-                tasks[text] = bar.add_task(text, total=total)
-            bar.update(tasks[text], completed=done, total=total)
-
-        yield show
-
-
 @publish.command()
 @click.option(
     "--rotate", is_flag=True, help="Replace the current key; both keys sign that the new one follows."
@@ -142,7 +125,7 @@ def check(
     terms = _read_terms(files, given)
     latest = publication.latest(terms.dataset_id)
     terms = terms.following(latest)
-    with _stages() as show:
+    with stages() as show:
         report = check_gates(
             list(files),
             terms,
@@ -204,7 +187,7 @@ def build(
             files = (dataset,)
         terms = _read_terms(files, given)
         previous = publication.latest(terms.dataset_id)
-        show = stack.enter_context(_stages())
+        show = stack.enter_context(stages())
         made = build_folder(
             list(files), terms, out, previous=previous, archive=archive, tables_dir=tables, progress=show
         )
@@ -224,7 +207,7 @@ def release(folder: Path, reason: str, min_converged: float, as_json: bool) -> N
     from matcompute.publish.gates import Limits
 
     limits = Limits(min_converged, max(min_converged, Limits.warn))
-    with _stages() as show:
+    with stages() as show:
         event = _publication().release(folder, limits=limits, reason=reason, progress=show)
     _print_event(event, as_json)
 
@@ -287,7 +270,7 @@ def list_(as_json: bool) -> None:
 @click.pass_context
 def verify(ctx: click.Context, dataset_id: str | None, as_json: bool) -> None:
     """Check digests, chain, signatures and events of all that was released. Exit code 1 if something is wrong."""
-    with _stages() as show:
+    with stages() as show:
         problems = _publication().verify(dataset_id, lambda done, total: show("reading", done, total))
     if as_json:
         _print_json({"valid": not problems, "problems": [vars(p) for p in problems]})
