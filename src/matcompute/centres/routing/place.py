@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+from numba import njit
 
 from matcompute.centres.routing.states import CentreState, Demand, PartitionState, Reason
 
@@ -12,6 +13,11 @@ __all__ = ["SPREAD", "place"]
 
 #: Part of the load that counts beside the end of a task.
 SPREAD = 0.01
+_FASTEST, _CHEAPEST, _BALANCED = range(3)
+_NUMBER = {"fastest": _FASTEST, "cheapest": _CHEAPEST, "balanced": _BALANCED}
+_FITS, _QUOTA = int(Reason.FITS), int(Reason.QUOTA)
+#: Up to so many pairs of task and column the loop runs as it stands: compiling it would take longer.
+_FEW = 20_000
 
 
 def place(
@@ -28,96 +34,81 @@ def place(
     whole = [
         sum(_capacity(centre, part, typical) for part in centre.partitions) for _, _, centre, _ in columns
     ]
-    load = [
-        partition.wait_s + centre.in_flight_core_s / whole[k]
-        for k, (_, _, centre, partition) in enumerate(columns)
-    ]
-    quota = {c: centre.quota_left_core_s for c, _, centre, _ in columns}
-    owner = [c for c, _, _, _ in columns]
-    fits = reasons == Reason.FITS
-    candidates = _Candidates(fits)
-    strategies = [group.strategy for group in demand.groups]
-    # A task ends no sooner than when it alone is done, and no sooner than all that is placed there is (the two bounds
-    # on a makespan); a little of the load is added, so that equals are spread.
     wait = np.array([partition.wait_s for _, _, _, partition in columns])
-    alone = wait + work / np.maximum(demand.cores, 1)[:, None]
-    share = work / np.array(capacity)
-    # Beyond this no quota can run out: the check for every task is then spared.
-    most = work.max(axis=1)
-    scarce = any(left < float(most.sum()) for left in quota.values())
-    least = min(quota.values())
-    for i, (which, group, works, alones, shares, costs, peak) in enumerate(
-        _rows(candidates.of, demand.group, work, alone, share, cost, most)
-    ):
-        options = candidates.sets[which]
-        if peak > least and any(works[k] > quota[owner[k]] for k in options):
-            reasons[i, [k for k in options if works[k] > quota[owner[k]]]] = Reason.QUOTA
-            options = tuple(k for k in options if works[k] <= quota[owner[k]])
-        if not options:
+    flight = np.array([centre.in_flight_core_s for _, _, centre, _ in columns])
+    owner = np.array([c for c, _, _, _ in columns], dtype=np.int64)
+    quota = np.zeros(int(owner.max()) + 1)
+    quota[owner] = [centre.quota_left_core_s for _, _, centre, _ in columns]
+    strategy = np.array([_NUMBER[group.strategy] for group in demand.groups])
+    loop = _place.py_func if work.size <= _FEW else _place
+    loop(
+        strategy[demand.group],
+        np.maximum(demand.cores, 1).astype(float),
+        work,
+        cost,
+        wait,
+        np.array(capacity),
+        wait + flight / np.array(whole),
+        owner,
+        quota,
+        reasons,
+        chosen,
+    )
+
+
+@njit(cache=True, nogil=True)
+def _place(
+    strategy: np.ndarray,
+    cores: np.ndarray,
+    work: np.ndarray,
+    cost: np.ndarray,
+    wait: np.ndarray,
+    capacity: np.ndarray,
+    load: np.ndarray,
+    owner: np.ndarray,
+    quota: np.ndarray,
+    reasons: np.ndarray,
+    chosen: np.ndarray,
+) -> None:
+    """The loop over tasks; ``load`` (f8[columns]) and ``quota`` (f8[centres]) are used up."""
+    n, m = work.shape
+    ends = np.empty(m)
+    for i in range(n):
+        count, total, price = 0, 0.0, np.inf
+        for k in range(m):
+            if reasons[i, k] != _FITS:
+                continue
+            if work[i, k] > quota[owner[k]]:
+                reasons[i, k] = _QUOTA
+                continue
+            # A task ends no sooner than when it alone is done, and no sooner than all that is placed there is (the two
+            # bounds on a makespan); a little of the load is added, so that equals are spread.
+            alone = wait[k] + work[i, k] / cores[i]
+            ends[k] = max(load[k] + work[i, k] / capacity[k], alone) + SPREAD * load[k]
+            total += cost[i, k]
+            price = min(price, cost[i, k])
+            count += 1
+        if count == 0:
             continue
-        best = options[0]
-        if len(options) > 1:
-            charges = [costs[k] for k in options]
-            low = min(charges)
-            if strategies[group] == "cheapest" and charges.count(low) == 1:
-                best = options[charges.index(low)]
+        best, low, end = -1, np.inf, np.inf
+        mean = total / count
+        for k in range(m):
+            if reasons[i, k] != _FITS:
+                continue
+            if strategy[i] == _CHEAPEST:
+                score = cost[i, k]
+            elif strategy[i] == _BALANCED and mean > 0.0:
+                score = ends[k] * (1.0 + (cost[i, k] - price) / mean)
             else:
-                ends = [max(load[k] + shares[k], alones[k]) + SPREAD * load[k] for k in options]
-                best = options[_CHOICES[strategies[group]](ends, charges)]
+                score = ends[k]
+            # Equal charges by time; whatever is equal then, by the order of the columns.
+            if best < 0 or score < low or (strategy[i] == _CHEAPEST and score == low and ends[k] < end):
+                best, low, end = k, score, ends[k]
         chosen[i] = best
-        if scarce:
-            left = quota[owner[best]] - works[best]
-            quota[owner[best]] = left
-            if left < least:
-                least = left
-        load[best] += shares[best]
-
-
-def _rows(*arrays: np.ndarray, size: int = 2048) -> Iterator[tuple]:
-    """Rows as Python values, some at a time: 10⁵ lists at once cost more in garbage collection than in work."""
-    for start in range(0, len(arrays[0]), size):
-        yield from zip(*(array[start : start + size].tolist() for array in arrays), strict=True)
-
-
-class _Candidates:
-    """The distinct sets of columns that fit, and which of them each task has."""
-
-    def __init__(self, fits: np.ndarray) -> None:
-        packed = np.packbits(fits, axis=1)
-        keys = np.zeros(len(fits), dtype=np.int64)
-        for byte in packed.T:
-            _, keys = np.unique(keys * 256 + byte, return_inverse=True)
-        count = int(keys.max()) + 1
-        first = np.zeros(count, dtype=np.int64)
-        first[keys[::-1]] = np.arange(len(fits))[::-1]
-        self.of = keys
-        self.sets = [tuple(np.flatnonzero(fits[row]).tolist()) for row in first]
+        quota[owner[best]] -= work[i, best]
+        load[best] += work[i, best] / capacity[best]
 
 
 def _capacity(centre: CentreState, partition: PartitionState, typical: float) -> float:
     """Cores that jobs of a typical size keep busy at once: the partition's, as far as the window lets them."""
     return max(1.0, min(float(partition.nodes * partition.cores), centre.window * typical))
-
-
-def _fastest(ends: list[float], _costs: list[float]) -> int:
-    return ends.index(min(ends))
-
-
-def _cheapest(ends: list[float], costs: list[float]) -> int:
-    return min(zip(costs, ends, range(len(ends))))[2]
-
-
-def _balanced(ends: list[float], costs: list[float]) -> int:
-    price, mean = min(costs), sum(costs) / len(costs)
-    if mean <= 0.0:
-        return _fastest(ends, costs)
-    scores = [end * (1.0 + (cost - price) / mean) for end, cost in zip(ends, costs)]
-    return scores.index(min(scores))
-
-
-#: Position of the best option, from when the task would end at each and what it would be charged.
-_CHOICES: dict[str, Callable[[list[float], list[float]], int]] = {
-    "fastest": _fastest,
-    "cheapest": _cheapest,
-    "balanced": _balanced,
-}
