@@ -4,8 +4,10 @@ typedef long long i64;
 
 #if defined(__HIPCC__) || defined(MC_HIP)
 #define MC_DOWN(v, d) __shfl_down(v, d, MC_WARP)
+#define MC_BALLOT(p) ((unsigned long long)__ballot(p))
 #else
 #define MC_DOWN(v, d) __shfl_down_sync(0xffffffffu, v, d)
+#define MC_BALLOT(p) ((unsigned long long)__ballot_sync(0xffffffffu, p))
 #endif
 
 #define MC_WARPS (MC_BLOCK / MC_WARP)

@@ -1,7 +1,7 @@
 // Pairs closer than r_cut over periodic images, by brute force; one block a centre.
 //
-// FILL 0 counts, FILL 1 writes at the centre's offset. A thread takes a neighbour and its images along vectors 1 and 2,
-// and runs over the few images along vector 0 that can be near enough.
+// FILL 0 counts, FILL 1 writes at the centre's offset, FILL 2 writes the lattice vectors too. A thread takes a neighbour
+// and its images along vectors 1 and 2, and runs over the few images along vector 0 that can be near enough.
 
 extern "C" __global__ void __launch_bounds__(MC_BLOCK, 1)
     find_pairs(const real *__restrict__ wrapped, const real *__restrict__ fraction, const int *__restrict__ wraps,
@@ -58,9 +58,11 @@ extern "C" __global__ void __launch_bounds__(MC_BLOCK, 1)
             if (self || !(d < (real)r_cut)) continue;
             neighbor[p] = (int)j;
             distance[p] = d;
+#if FILL == 2
             shift[3 * p] = n0 - wraps[3 * j] + wraps[3 * i];
             shift[3 * p + 1] = n1 - wraps[3 * j + 1] + wraps[3 * i + 1];
             shift[3 * p + 2] = n2 - wraps[3 * j + 2] + wraps[3 * i + 2];
+#endif
             vector[3 * p] = x;
             vector[3 * p + 1] = y;
             vector[3 * p + 2] = z;

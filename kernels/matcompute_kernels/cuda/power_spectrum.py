@@ -11,11 +11,10 @@ from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_dtype, check_positive, species_index
 from matcompute_kernels.cuda.device import Device, chosen_device
 from matcompute_kernels.cuda.launch import launch
-from matcompute_kernels.cuda.neighbors import device_pairs, put_sites, site_bytes
+from matcompute_kernels.cuda.neighbors import chosen_method, device_pairs, pair_bytes, put_sites, site_bytes
 from matcompute_kernels.cuda.pipeline import run_chunks
 from matcompute_kernels.cuda.planner import plan_chunks
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.neighbors import expected_pairs
 
 __all__ = ["fits", "soap"]
 
@@ -86,9 +85,8 @@ def soap(
     intervals = table.pieces.shape[0]
     rows = len(packed.numbers) if average == "off" else len(packed)
     out = np.empty((rows, layout.n_features), real)
-    sizes = site_bytes(packed, real) + 16 * packed.n_sites + 16
-    # Pairs are estimated from the density; a list may be longer by a half.
-    sizes = sizes + np.ceil(1.5 * expected_pairs(packed, far)).astype(np.int64) * (16 + 4 * real.itemsize)
+    way = chosen_method(packed, far)
+    sizes = site_bytes(packed, real, way) + pair_bytes(packed, far, real) + 4 * packed.n_sites + 8
     n_rows = packed.n_sites if average == "off" else np.ones(len(packed), np.int64)
     sizes = sizes + n_rows * (layout.n_features * real.itemsize + 8)
     plan = plan_chunks(sizes, chosen.free_bytes(), fixed=sum(a.nbytes for a in tables))
@@ -97,7 +95,7 @@ def soap(
     def start(first: int, last: int) -> Callable[[], None]:
         part = packed[first:last]
         a, b = int(packed.ptr[first]), int(packed.ptr[last])
-        pairs = device_pairs(put_sites(part, real, chosen, far), far, chosen)
+        pairs = device_pairs(put_sites(part, real, chosen, far, way), far, chosen)
         row_ptr = np.arange(b - a + 1, dtype=np.int64) if average == "off" else part.ptr
         values = chosen.zeros((len(row_ptr) - 1, layout.n_features), real)
         launch(

@@ -11,7 +11,7 @@ from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_dtype
 from matcompute_kernels.cuda.device import Device, chosen_device
 from matcompute_kernels.cuda.launch import launch
-from matcompute_kernels.cuda.neighbors import put_sites, site_bytes
+from matcompute_kernels.cuda.neighbors import chosen_method, put_sites, site_bytes
 from matcompute_kernels.cuda.pipeline import run_chunks
 from matcompute_kernels.cuda.planner import plan_chunks
 from matcompute_kernels.descriptors.pair_histogram import (
@@ -78,22 +78,23 @@ def rdf(
             f"{bins} bins are too many for a GPU (at most {MOST_BINS}); use backend='numba'"
         )
     out = np.zeros((len(packed), bins))
-    sizes = site_bytes(packed, real) + 4 * bins
+    way = chosen_method(packed, float(r_cut))
+    sizes = site_bytes(packed, real, way) + 4 * bins
     plan = plan_chunks(sizes, chosen.free_bytes(), fixed=2 * edges.nbytes)  # one for each buffer
 
     def start(first: int, last: int) -> Callable[[], None]:
-        sites = put_sites(packed[first:last], real, chosen, r_cut)
+        # The tolerance belongs to the reach: a distance just below it is at the last edge.
+        sites = put_sites(packed[first:last], real, chosen, r_cut + 2 * TOLERANCE, way)
         counts = chosen.zeros((last - first, bins), np.uint32)
+        if sites.cells is None:
+            head = [sites.wrapped, sites.fraction, sites.owner, sites.ptr, sites.cell, sites.planes]
+        else:
+            c = sites.cells
+            head = [sites.wrapped, c.sorted, c.site, c.bin, c.start, c.first, c.grid, sites.owner, sites.cell]
         launch(
-            "count_pairs",
+            "count_pairs" if sites.cells is None else "count_near",
             sites.n_sites,
-            [
-                *(sites.wrapped, sites.fraction, sites.owner, sites.ptr, sites.cell, sites.planes),
-                np.float64(r_cut),
-                np.float64(TOLERANCE),
-                chosen.put(edges),
-                counts,
-            ],
+            [*head, np.float64(r_cut), np.float64(TOLERANCE), chosen.put(edges), counts],
             real=real,
             constants={"BINS": bins},
             device=chosen,

@@ -1,7 +1,6 @@
 // Histogram of the distances to the neighbours of a structure's atoms; one block a centre.
 //
-// Counts are whole numbers: their sum does not depend on the order. edges[BINS + 1]; a distance within `tolerance` below
-// an edge is on it.
+// By brute force over images. Counts are whole numbers: their sum does not depend on the order.
 extern "C" __global__ void __launch_bounds__(MC_BLOCK, 1)
     count_pairs(const real *__restrict__ wrapped, const real *__restrict__ fraction, const int *__restrict__ owner,
                 const i64 *__restrict__ ptr, const double *__restrict__ cell, const real *__restrict__ planes,
@@ -12,8 +11,8 @@ extern "C" __global__ void __launch_bounds__(MC_BLOCK, 1)
     __syncthreads();
     const i64 begin = ptr[structure];
     const int n_sites = (int)(ptr[structure + 1] - begin);
-    const double reach = r_cut + tolerance, scale = 1.0 / edges[1];
-    const Reach s = mc_reach(cell, planes, structure, (real)reach);
+    const double scale = 1.0 / edges[1];
+    const Reach s = mc_reach(cell, planes, structure, (real)(r_cut + tolerance));
     const int w1 = 2 * s.images[1] + 1, w2 = 2 * s.images[2] + 1;
     const int items = n_sites * w1 * w2;  // the host has checked that it fits
     for (int item = t; item < items; item += MC_BLOCK) {
@@ -22,15 +21,8 @@ extern "C" __global__ void __launch_bounds__(MC_BLOCK, 1)
         const Images m = mc_images(wrapped, fraction, i, j, n1, n2, s.a, s.range);
         for (int n0 = m.from; n0 <= m.to; n0++) {
             const real x = m.x + (real)n0 * s.a[0], y = m.y + (real)n0 * s.a[1], z = m.z + (real)n0 * s.a[2];
-            const double d = sqrt(x * x + y * y + z * z);
-            if (!(d < reach) || (j == i && n0 == 0 && n1 == 0 && n2 == 0)) continue;
-            const double moved = d + tolerance;
-            int b = min((int)(moved * scale), BINS - 1);
-            if (moved < edges[b])
-                b--;
-            else if (b + 1 < BINS && moved >= edges[b + 1])
-                b++;
-            atomicAdd(&bins[b], 1u);
+            if (!(j == i && n0 == 0 && n1 == 0 && n2 == 0))
+                mc_count(sqrt(x * x + y * y + z * z), r_cut, tolerance, scale, edges, bins);
         }
     }
     __syncthreads();

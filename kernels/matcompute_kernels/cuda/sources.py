@@ -39,8 +39,13 @@ class Kernel:
 
 KERNELS: dict[str, Kernel] = {
     "wrap_sites": Kernel(("wrap.cu",), 128),
-    "find_pairs": Kernel(("images.cuh", "neighbors.cu"), 128, {"FILL": 1}),
-    "count_pairs": Kernel(("images.cuh", "rdf.cu"), 128, {"BINS": 200}),
+    "find_pairs": Kernel(("images.cuh", "neighbors.cu"), 128, {"FILL": 2}),
+    "bin_sites": Kernel(("bin_sites.cu",), 128),
+    "place_sites": Kernel(("place_sites.cu",), 128),
+    "sort_bins": Kernel(("sort_bins.cu",), 128),
+    "find_near": Kernel(("cells.cuh", "near.cu"), 128, {"FILL": 2}),
+    "count_pairs": Kernel(("images.cuh", "histogram.cuh", "rdf.cu"), 128, {"BINS": 200}),
+    "count_near": Kernel(("cells.cuh", "histogram.cuh", "rdf_near.cu"), 128, {"BINS": 200}),
     "tile": Kernel(("tile.cu",), 256, {"KIND": 3}),
     "lowest": Kernel(("lowest.cu",), 128, {"K": 16}),
     "fps_update": Kernel(("fps_update.cu",), 128),

@@ -11,12 +11,11 @@ from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_dtype, check_positive, check_species, species_index
 from matcompute_kernels.cuda.device import Device, chosen_device
 from matcompute_kernels.cuda.launch import launch
-from matcompute_kernels.cuda.neighbors import device_pairs, put_sites, site_bytes
+from matcompute_kernels.cuda.neighbors import chosen_method, device_pairs, pair_bytes, put_sites, site_bytes
 from matcompute_kernels.cuda.pipeline import run_chunks
 from matcompute_kernels.cuda.planner import plan_chunks
 from matcompute_kernels.descriptors.acsf_layout import SymmetryFunctions
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.neighbors import expected_pairs
 
 __all__ = ["acsf"]
 
@@ -70,8 +69,9 @@ def acsf(
     columns = functions.count(len(numbers))
     tables = [functions.g2.astype(real), np.concatenate([functions.g4, functions.g5]).astype(real)]
     out = np.empty((len(packed.numbers), columns), real)
-    pair_bytes = np.ceil(1.5 * expected_pairs(packed, r_cut)).astype(np.int64) * (16 + 4 * real.itemsize)
-    sizes = site_bytes(packed, real) + packed.n_sites * (16 + columns * real.itemsize) + pair_bytes + 16
+    way = chosen_method(packed, float(r_cut))
+    sizes = site_bytes(packed, real, way) + pair_bytes(packed, r_cut, real)
+    sizes = sizes + packed.n_sites * (4 + columns * real.itemsize)
     plan = plan_chunks(sizes, chosen.free_bytes(), fixed=sum(a.nbytes for a in tables))
     radial, angular = (chosen.put(a) for a in tables)
     constants = {
@@ -83,7 +83,7 @@ def acsf(
 
     def start(first: int, last: int) -> Callable[[], None]:
         a, b = int(packed.ptr[first]), int(packed.ptr[last])
-        pairs = device_pairs(put_sites(packed[first:last], real, chosen, r_cut), float(r_cut), chosen)
+        pairs = device_pairs(put_sites(packed[first:last], real, chosen, r_cut, way), float(r_cut), chosen)
         values = chosen.empty((b - a, columns), real)
         launch(
             "acsf",

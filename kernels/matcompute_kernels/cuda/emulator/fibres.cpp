@@ -236,8 +236,14 @@ const char *mc_launch(void (*function)(void **), void **values, const unsigned *
                 for (int k = w; k < w + lanes; k++)
                     if (fibres[k].state != EXCHANGE || fibres[k].kind != fibres[one].kind)
                         fail("warp exchange that %d of %d lanes reach", here, lanes);
+                unsigned long long votes = 0;
+                for (int k = 0; k < lanes; k++) votes |= (fibres[w + k].bits & 1) << k;
                 for (int k = 0; k < lanes; k++) {
                     Fibre &f = fibres[w + k];
+                    if (f.kind == 3) {
+                        incoming[k] = votes;
+                        continue;
+                    }
                     int from = f.kind == 0 ? k + f.lane : f.kind == 1 ? (k ^ f.lane) : f.lane;
                     // CUDA and HIP: a lane that reads beyond the warp gets its own value back.
                     incoming[k] = fibres[w + (from >= 0 && from < lanes ? from : k)].bits;

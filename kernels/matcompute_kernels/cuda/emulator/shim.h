@@ -25,7 +25,7 @@ void mc_touch_atomic(void *address, unsigned size);
 #define __syncthreads() mc_barrier(__LINE__)
 
 namespace mc {
-enum { DOWN = 0, XOR = 1, INDEX = 2 };
+enum { DOWN = 0, XOR = 1, INDEX = 2, BALLOT = 3 };
 template <class T> inline T exchange(T value, int lane, int kind) {
     unsigned long long bits = 0;
     memcpy(&bits, &value, sizeof(T));
@@ -41,10 +41,12 @@ template <class... A> struct Call;
 template <class T> inline T __shfl_down(T v, unsigned d, int) { return mc::exchange(v, (int)d, mc::DOWN); }
 template <class T> inline T __shfl_xor(T v, int m, int) { return mc::exchange(v, m, mc::XOR); }
 template <class T> inline T __shfl(T v, int lane, int) { return mc::exchange(v, lane, mc::INDEX); }
+inline unsigned long long __ballot(int v) { return mc_exchange(v != 0, 0, mc::BALLOT, 0); }
 #else
 template <class T> inline T __shfl_down_sync(unsigned, T v, unsigned d) { return mc::exchange(v, (int)d, mc::DOWN); }
 template <class T> inline T __shfl_xor_sync(unsigned, T v, int m) { return mc::exchange(v, m, mc::XOR); }
 template <class T> inline T __shfl_sync(unsigned, T v, int lane) { return mc::exchange(v, lane, mc::INDEX); }
+inline unsigned __ballot_sync(unsigned, int v) { return (unsigned)mc_exchange(v != 0, 0, mc::BALLOT, 0); }
 #endif
 
 // One fibre runs at a time, so a plain sum is atomic; it only has to count as no race.
@@ -55,6 +57,7 @@ template <class T> __attribute__((no_sanitize("thread"))) inline T atomicAdd(T *
     return old;
 }
 
+inline int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
 inline double cospi(double x) { return cos(3.14159265358979323846 * x); }
 inline float cospi(float x) { return cosf(3.14159265358979323846f * x); }
 template <class T> inline T min(T a, T b) { return b < a ? b : a; }
