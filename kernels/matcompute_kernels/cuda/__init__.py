@@ -17,6 +17,7 @@ _WHERE = {
     "rdf": "radial",
     "acsf": "symmetry",
     "soap": "power_spectrum",
+    "mbtr": "many_body",
     "kernel_matrix": "features",
     "knn": "features",
     "fps": "features",

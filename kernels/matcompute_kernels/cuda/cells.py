@@ -16,6 +16,9 @@ from matcompute_kernels.cuda.sources import KERNELS
 
 __all__ = ["DeviceCells", "Grid", "cell_bytes", "cells_pay", "make_grid", "put_cells"]
 
+#: Threads that work side by side, for the choice of a method.
+_WARP, _BLOCK = 32, 128
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -85,15 +88,22 @@ def make_grid(batch: Batch, r_cut: float) -> Grid:
 
 
 def cells_pay(batch: Batch, r_cut: float) -> bool:
-    """Return whether bins leave at most half of the candidates that all sites with all their images would be."""
+    """Return whether bins save at least half of the threads' turns that brute force takes.
+
+    Threads of a warp take the sites of a run side by side (a run of fewer takes a turn of the whole warp). By brute
+    force those of a block take each site with the images along two vectors, and loop over those along the first.
+    """
     if not len(batch):
         return False
-    bins, reach = np.split(make_grid(batch, r_cut).numbers[:, :6].astype(np.float64), 2, axis=1)
+    numbers = make_grid(batch, r_cut).numbers.astype(np.float64)
+    bins, reach = numbers[:, :3], numbers[:, 3:6]
     sites = batch.n_sites.astype(np.float64)
-    in_reach = np.minimum(2 * reach + 1, np.where(batch.pbc, np.inf, bins))
-    binned = sites**2 * (in_reach / bins).prod(axis=1)
+    across = np.minimum(2 * reach + 1, np.where(batch.pbc, np.inf, bins))
+    runs = np.ceil(across[:, 0] / bins[:, 0]) * across[:, 1] * across[:, 2]
+    candidates = sites * (across / bins).prod(axis=1)
     images = np.where(batch.pbc, 2 * np.ceil(reach / bins) + 1, 1.0)
-    return bool(2 * binned.sum() <= (sites**2 * images.prod(axis=1)).sum())
+    brute = np.maximum(sites * images[:, 1] * images[:, 2], _BLOCK) * np.maximum(1.0, 2 * reach / bins)[:, 0]
+    return bool(2 * (sites * np.maximum(candidates, _WARP * runs)).sum() <= (sites * brute).sum())
 
 
 def cell_bytes(batch: Batch, real: np.dtype) -> np.ndarray:

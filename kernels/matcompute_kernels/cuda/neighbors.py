@@ -218,8 +218,8 @@ def neighbor_list(
         Type of the arithmetic and of distances and vectors. In float32 distances are good to about 1e-6 of the cell's
         size, and a pair that close to the cutoff may be on either side.
     method
-        ``"cells"``: sites are sorted into bins first; ``"brute"``: each site with all images of all; ``"auto"``: the one
-        that has fewer candidates.
+        ``"cells"``: sites are sorted into bins first; ``"brute"``: each site with all images of all; ``"auto"``: bins
+        where they leave half of the candidates or less.
     device
         A device or the emulator; None: this process's GPU.
 

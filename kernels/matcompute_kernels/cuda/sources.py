@@ -51,6 +51,7 @@ KERNELS: dict[str, Kernel] = {
     "fps_update": Kernel(("fps_update.cu",), 128),
     "fps_pick": Kernel(("fps_pick.cu",), 256),
     "soap": Kernel(("soap.cu",), 128, {"N_MAX": 8, "L_MAX": 6, "SPECIES": 4, "INNER": 0}),
+    "pair_spectra": Kernel(("mbtr.cu",), 128, {"GEOMETRY": 1, "WEIGHT": 1}),
     "acsf": Kernel(("acsf.cu",), 128, {"SPECIES": 2, "N2": 11, "N4": 12, "N5": 0}),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from matcompute_kernels.batch import as_batch
+from matcompute_kernels.batch import Batch, as_batch
 from matcompute_kernels.checks import check_batch, check_dtype, check_species, species_index
 from matcompute_kernels.descriptors.broadening import Broadening
 from matcompute_kernels.descriptors.many_body import (
@@ -30,7 +30,7 @@ from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList
 from matcompute_kernels.tasks import run_tasks
 
-__all__ = ["labels", "mbtr"]
+__all__ = ["labels", "mbtr", "spectra"]
 
 NORMALIZATIONS = ("none", "l2", "n_atoms", "valle_oganov")
 
@@ -52,6 +52,7 @@ def mbtr(
     dtype: Any = np.float64,
     neighbors: NeighborList | None = None,
     threads: int = 1,
+    backend: str = "numba",
 ) -> Any:
     """Many-body tensor representation of degree k = 1, 2 or 3: one smeared spectrum per combination of elements.
 
@@ -92,6 +93,9 @@ def mbtr(
         A full neighbour list of the batch that reaches at least as far, shared by several descriptors; None: made here.
     threads
         Threads to use; the result does not depend on it.
+    backend
+        ``"numba"``; ``"cuda"``: the GPU (k = 2), or an error; ``"auto"``: the GPU where it can do this call, else the
+        CPU, and one line in the log says why (:mod:`matcompute_kernels.cuda`). The GPU computes in ``dtype``.
 
     Returns
     -------
@@ -117,8 +121,54 @@ def mbtr(
     ...      {"function": "exp", "r_cut": 8, "threshold": 1e-3}).shape
     (1, 300)
     """
+    from matcompute_kernels.cuda.backend import on_gpu
+
+    name = check_geometry(geometry, tuple(GEOMETRIES))
+    device = None
+    if on_gpu(backend, geometry=GEOMETRIES[name][0] != 2, neighbors=neighbors is not None):
+        from matcompute_kernels.cuda.device import default_device
+
+        device = default_device()
+    return spectra(
+        batch,
+        species,
+        name,
+        grid,
+        weighting,
+        normalization=normalization,
+        normalize_gaussians=normalize_gaussians,
+        periodic=periodic,
+        sparse=sparse,
+        dtype=dtype,
+        neighbors=neighbors,
+        threads=threads,
+        device=device,
+    )
+
+
+def spectra(
+    batch: Any,
+    species: Iterable[int | str],
+    geometry: str | Mapping[str, Any],
+    grid: Mapping[str, Any] | None,
+    weighting: str | Mapping[str, Any] | None,
+    *,
+    normalization: str = "none",
+    normalize_gaussians: bool = True,
+    periodic: bool = True,
+    sparse: bool = False,
+    dtype: Any = np.float64,
+    neighbors: NeighborList | None = None,
+    threads: int = 1,
+    device: Any = None,
+) -> Any:
+    """:func:`mbtr` on a device (:mod:`matcompute_kernels.cuda.device`), or on the CPU if it is None."""
     geometry = check_geometry(geometry, tuple(GEOMETRIES))
     degree = GEOMETRIES[geometry][0]
+    if device is not None and degree != 2:
+        raise KernelInputError(
+            f"mbtr on a GPU is of two atoms (distance, inverse_distance), not {geometry!r}"
+        )
     broadening = Broadening.from_grid(grid if grid is not None else {})
     weights = Weighting.from_setting(weighting, degree)
     if normalization not in NORMALIZATIONS:
@@ -145,40 +195,19 @@ def mbtr(
         )
     s, n = len(numbers), broadening.n
     locals_, n_locals = local_species(element, packed.ptr, s)
-    n_blocks = block_count(degree, int(n_locals.max(initial=1)))
     base, block = occurring_blocks(degree, locals_, n_locals)
-    values = np.zeros((len(block), n))
+    r_cut = weights.r_cut if weights.r_cut < np.inf else largest_extent(packed)
+    if device is not None:
+        from matcompute_kernels.cuda.many_body import pair_spectra
 
-    def start() -> Any:
-        work = broadening.work(n_blocks)
-        common = (
-            packed.ptr,
-            element,
-            locals_,
-            n_locals,
-            work,
-            broadening.table,
-            broadening.numbers,
-            base,
-            values,
-        )
-        if degree == 1:
-            return common
-        code, setting = GEOMETRIES[geometry][1], weights.numbers()
-        add = add_pairs if degree == 2 else add_triplets
-
-        def kernel(first: int, last: int, pairs: NeighborList) -> None:
-            add(
-                first, last, pairs.ptr, pairs.j, pairs.distance, pairs.vector, code, setting, *common
-            )  # fmt: skip
-
-        return kernel
-
-    if degree == 1:
-        add_singles(packed.numbers, *start())
+        upper = np.array(np.triu_indices(s)).T[block]
+        rows = np.column_stack([np.repeat(np.arange(len(packed)), np.diff(base)), upper]).astype(np.int32)
+        code = GEOMETRIES[geometry][1]
+        values = pair_spectra(packed, element, rows, code, weights, r_cut, broadening, kind, device)
     else:
-        r_cut = weights.r_cut if weights.r_cut < np.inf else largest_extent(packed)
-        run_tasks(packed, r_cut, MAX_PAIRS, start, full=degree == 3, neighbors=neighbors, threads=threads)
+        values = np.zeros((len(block), n))
+        places = packed.ptr, element, locals_, n_locals
+        _on_cpu(packed, geometry, weights, r_cut, broadening, places, base, values, neighbors, threads)
     if not normalize_gaussians:
         values *= float(grid["sigma"]) * np.sqrt(2.0 * np.pi)  # type: ignore[index]
     sizes = np.diff(base)
@@ -191,8 +220,45 @@ def mbtr(
         norm = np.sqrt(np.add.reduceat((values**2).sum(axis=1), base[:-1]) if len(packed) else np.zeros(0))
         values /= np.repeat(np.where(norm > 0, norm, 1.0), sizes)[:, None]
     names = tuple(_block_names(numbers, degree))
-    spectra = SparseSpectra(values.astype(kind, copy=False), base, block, names)
-    return spectra if sparse else spectra.toarray()
+    result = SparseSpectra(values.astype(kind, copy=False), base, block, names)
+    return result if sparse else result.toarray()
+
+
+def _on_cpu(
+    packed: Batch,
+    geometry: str,
+    weights: Weighting,
+    r_cut: float,
+    broadening: Broadening,
+    places: tuple[np.ndarray, ...],
+    base: np.ndarray,
+    values: np.ndarray,
+    neighbors: NeighborList | None,
+    threads: int,
+) -> None:
+    """Sum up the spectra. OUTPUT: adds to values f8[B, n]."""
+    degree, code = GEOMETRIES[geometry]
+    n_blocks = block_count(degree, int(places[3].max(initial=1)))
+
+    def start() -> Any:
+        work = broadening.work(n_blocks)
+        common = *places, work, broadening.table, broadening.numbers, base, values
+        if degree == 1:
+            return common
+        setting = weights.numbers()
+        add = add_pairs if degree == 2 else add_triplets
+
+        def kernel(first: int, last: int, pairs: NeighborList) -> None:
+            add(
+                first, last, pairs.ptr, pairs.j, pairs.distance, pairs.vector, code, setting, *common
+            )  # fmt: skip
+
+        return kernel
+
+    if degree == 1:
+        add_singles(packed.numbers, *start())
+    else:
+        run_tasks(packed, r_cut, MAX_PAIRS, start, full=degree == 3, neighbors=neighbors, threads=threads)
 
 
 def labels(

@@ -6,25 +6,16 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from matcompute_kernels import Batch, acsf, fps, kernel_matrix, knn, neighbor_list, rdf, soap
+from matcompute_kernels import Batch, acsf, fps, kernel_matrix, knn, mbtr, neighbor_list, rdf, soap
 from matcompute_kernels import cuda as gpu
 from matcompute_kernels.cuda.neighbors import device_pairs, put_sites
 from matcompute_kernels.neighbors import NeighborList
 
-Z = [1, 3, 8, 11, 13, 17, 26, 29]
+from .structures import near, quiet_cutoff, same_pairs, solid
+
 #: Atoms: around the limits of warps and blocks.
 SIZES = (1, 2, 3, 7, 8, 9, 31, 33, 63, 65, 127, 128, 129)
 G2, G4, G5 = [[0.4, 2.0]], [[0.05, 2.5, 0.5]], [[0.01, 2, 1]]
-
-
-def solid(rng: np.random.Generator, n: int, species: int, pbc: object, spacing: float = 2.2) -> Atoms:
-    """Return a skewed block of n places of a jittered lattice, with vacancies."""
-    side = int(np.ceil((1.2 * n) ** (1 / 3)))
-    grid = np.stack(np.meshgrid(*[np.arange(side)] * 3), -1).reshape(-1, 3)
-    places = grid[rng.choice(len(grid), n, replace=False)] + rng.uniform(-0.12, 0.12, (n, 3))
-    shape = np.eye(3) + np.tril(rng.uniform(-0.3, 0.3, (3, 3)), -1)
-    numbers = rng.permutation(np.resize(rng.choice(Z, species, replace=False), n))
-    return Atoms(numbers, spacing * places @ shape, cell=spacing * side * shape, pbc=pbc)
 
 
 @pytest.fixture(scope="module")
@@ -36,32 +27,6 @@ def sizes() -> Batch:
     items.insert(3, Atoms("H", cell=[15.0] * 3, pbc=True))
     items.append(Atoms("LiO", [[0, 0, 0], [0, 0, 9]]))
     return Batch.from_atoms(items)
-
-
-def quiet_cutoff(batch: Batch, r_cut: float) -> float:
-    """Return a cutoff near ``r_cut`` that no distance is close to: float32 cannot decide otherwise there."""
-    distance = np.sort(neighbor_list(batch, r_cut + 0.05).distance)
-    distance = np.concatenate([[r_cut], distance[distance > r_cut], [r_cut + 0.05]])
-    widest = int(np.argmax(np.diff(distance)))
-    assert distance[widest + 1] - distance[widest] > 4e-5
-    return float(distance[widest : widest + 2].mean())
-
-
-def same_pairs(got: NeighborList, expected: NeighborList, bound: float) -> None:
-    """Check two lists whose neighbours of a site may come in another order."""
-    orders = [np.lexsort((*p.shift.T, p.j, p.i)) for p in (got, expected)]
-    a, b = orders
-    assert (got.ptr == expected.ptr).all()
-    assert (got.j[a] == expected.j[b]).all()
-    assert (got.shift[a] == expected.shift[b]).all()
-    assert np.abs(got.distance[a] - expected.distance[b]).max(initial=0) < bound
-    assert np.abs(got.vector[a] - expected.vector[b]).max(initial=0) < bound
-
-
-def near(got: np.ndarray, expected: np.ndarray, bound: float) -> None:
-    assert got.shape == expected.shape
-    assert expected.any()
-    assert np.abs(got - expected).max() < bound * max(1.0, np.abs(expected).max())
 
 
 def check_all(batch: Batch, r_cut: float, device: object, dtype: str) -> None:
@@ -128,14 +93,36 @@ def test_rows_of_the_reference_structures(emulator, way, structures5, dtype):
     assert picks.tolist() == fps(x, 20).tolist()
 
 
-def test_three_thousand_atoms(emulator, way):
+@pytest.fixture(scope="module")
+def large() -> Batch:
+    """3,000 atoms in a crystal, 1,500 in a cluster, an atom alone."""
     rng = np.random.default_rng(32)
-    batch = Batch.from_atoms([solid(rng, 3000, 2, True), Atoms("H"), solid(rng, 1000, 3, False)])
-    device, r_cut = emulator(*way), 2.8
-    sites = put_sites(batch, np.dtype("f8"), device, r_cut)
-    for first, last in ((2999, 3002), (3500, 3503)):  # over the edges of structures, some with no neighbour
-        pairs = device_pairs(sites, r_cut, device, first=first, last=last)
-        expected = neighbor_list(batch, r_cut, sites=(first, last))
-        fields = [device.get(getattr(pairs, name)) for name in ("ptr", "j", "shift", "distance", "vector")]
-        same_pairs(NeighborList(*fields, r_cut, first=first), expected, 1e-10)
-        assert len(expected)
+    return Batch.from_atoms([solid(rng, 3000, 2, True), Atoms("H"), solid(rng, 1500, 8, False)])
+
+
+def test_three_thousand_atoms(emulator, way, large):
+    """All descriptors of large structures; also with brute force, for some centres over the edges of structures."""
+    device, r_cut = emulator(*way), 2.6
+    same_pairs(gpu.neighbor_list(large, r_cut, device=device), neighbor_list(large, r_cut), 1e-10)
+    species = sorted(set(large.numbers.tolist()))
+    near(gpu.acsf(large, species, r_cut, G2, device=device), acsf(large, species, r_cut, G2), 1e-10)
+    got = gpu.soap(large, species, 1.6, 2, 1, 0.25, average="outer", device=device)
+    near(got, soap(large, species, 1.6, 2, 1, 0.25, average="outer"), 1e-10)
+    crystal = large[:1]
+    near(gpu.rdf(crystal, r_cut, 0.1, device=device), rdf(crystal, r_cut, 0.1), 1e-10)
+    grid, weights = (
+        {"min": 1, "max": 2.6, "sigma": 0.05, "n": 30},
+        {"function": "inverse_square", "r_cut": r_cut},
+    )
+    got = gpu.mbtr(large, species, "distance", grid, weights, sparse=True, device=device)
+    expected = mbtr(large, species, "distance", grid, weights, sparse=True)
+    near(got.values / expected.values.max(), expected.values / expected.values.max(), 1e-10)
+    assert "find_pairs" not in device.launched
+    assert "count_pairs" not in device.launched
+    sites = put_sites(large, np.dtype("f8"), device, r_cut, "brute")
+    first, last = 2999, 3002
+    pairs = device_pairs(sites, r_cut, device, first=first, last=last, shifts=True)
+    expected = neighbor_list(large, r_cut, sites=(first, last))
+    fields = [device.get(getattr(pairs, name)) for name in ("ptr", "j", "shift", "distance", "vector")]
+    same_pairs(NeighborList(*fields, r_cut, first=first), expected, 1e-10)
+    assert len(expected)

@@ -15,11 +15,15 @@ from matcompute_kernels import KernelInputError, cuda
 ATOMS = [bulk("NaCl", "rocksalt", a=5.5 + 0.1 * k) * (1 + k % 2, 1, 1) for k in range(12)]
 ROWS = np.random.default_rng(6).normal(size=(300, 20))
 NACL = ["Na", "Cl"]
+GRID = {"min": 1, "max": 4, "sigma": 0.1, "n": 20}
+EXP = {"function": "exp", "r_cut": 4, "threshold": 1e-2}
 
 CALLS: dict[str, tuple[int, Callable[[Any], Any]]] = {
     "rdf": (4_500, lambda d: cuda.rdf(ATOMS, 4.0, device=d)),
-    "soap": (62_000, lambda d: cuda.soap(ATOMS, NACL, 3.0, 2, 1, device=d)),
+    "soap": (50_000, lambda d: cuda.soap(ATOMS, NACL, 3.0, 2, 1, device=d)),
     "acsf": (20_000, lambda d: cuda.acsf(ATOMS, NACL, 4.0, [[1, 0]] * 50, device=d)),
+    "neighbor_list": (14_000, lambda d: cuda.neighbor_list(ATOMS, 4.0, device=d).distance),
+    "mbtr": (14_000, lambda d: cuda.mbtr(ATOMS, NACL, "distance", GRID, EXP, device=d)),
     "kernel_matrix": (90_000, lambda d: cuda.kernel_matrix(ROWS, device=d)),
     "knn": (90_000, lambda d: cuda.knn(ROWS, 5, device=d)[1]),
     "fps": (60_000, lambda d: cuda.fps(ROWS, 5, device=d)),

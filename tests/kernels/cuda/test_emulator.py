@@ -115,6 +115,17 @@ def test_warp_exchanges(emulator, way):
         run(device, half, x, block=128)
 
 
+def test_votes(emulator, way):
+    order, warp = way
+    vote = "__ballot(v > 2)" if warp == 64 else "__ballot_sync(0xffffffffu, v > 2)"
+    text = HEAD + f"votes(double *x) {{ double v = x[threadIdx.x]; x[threadIdx.x] = __popcll({vote}); }}"
+    device = emulator(order, warp)
+    x = device.put(np.arange(128.0) % 5)
+    run(device, text, x, block=128)
+    expected = np.repeat((np.arange(128) % 5 > 2).reshape(-1, warp).sum(axis=1), warp)
+    assert (device.get(x) == expected).all()
+
+
 def test_undefined_memory_is_nan(emulator):
     device = emulator()
     assert np.isnan(device.empty(5, np.float64)).all()

@@ -7,8 +7,11 @@ from ase.build import bulk
 
 from matcompute_kernels import Batch, KernelInputError, neighbor_list
 from matcompute_kernels.cuda import neighbor_list as on_device
-from matcompute_kernels.cuda.neighbors import device_pairs, put_sites
+from matcompute_kernels.cuda.cells import make_grid
+from matcompute_kernels.cuda.neighbors import chosen_method, device_pairs, put_sites
 from matcompute_kernels.neighbors import NeighborList
+
+from .structures import quiet_cutoff, solid
 
 
 def ordered(pairs: NeighborList) -> tuple[np.ndarray, ...]:
@@ -67,10 +70,69 @@ def test_thousands_of_sites(emulator):
     assert len(atoms) > 2700
     device = emulator("shuffled")
     centres = put_sites(batch, np.dtype("f8"), device, 4.1)
-    pairs = device_pairs(centres, 4.1, device, first=2700, last=2706)
+    pairs = device_pairs(centres, 4.1, device, first=2700, last=2706, shifts=True)
     expected = neighbor_list(batch, 4.1, sites=(2700, 2706))
     assert (device.get(pairs.ptr) == expected.ptr).all()
     assert np.abs(np.sort(device.get(pairs.distance)) - np.sort(expected.distance)).max() < 1e-10
+
+
+@pytest.fixture(scope="module")
+def large():
+    """Structures that bins pay for, closed and open, one of them long and thin; an atom alone; a few small ones."""
+    rng = np.random.default_rng(33)
+    kinds = [(700, True), (600, (True, False, True)), (500, (False, True, False)), (400, False)]
+    items = [solid(rng, n, 2, pbc) for n, pbc in kinds]
+    items[2].positions += [3.0, -70.0, 50.0]
+    items.insert(1, Atoms("H"))
+    items += [solid(rng, n, 1, True) for n in (1, 2, 33)]
+    rod = Atoms("C60", np.outer(np.arange(60) * 2.5, [0.6, 0.8, 0.0]), cell=[0, 0, 6], pbc=[0, 0, 1])
+    return Batch.from_atoms([*items, rod])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("f8", 1e-10), ("f4", 1e-5)])
+def test_cell_lists_equal_the_cpu(emulator, way, large, dtype, tolerance):
+    device = emulator(*way)
+    r_cut = quiet_cutoff(large, 2.9)
+    got = on_device(large, r_cut, dtype=dtype, device=device)
+    assert "find_near" in device.launched
+    assert "find_pairs" not in device.launched
+    check(got, neighbor_list(large, r_cut), tolerance)
+
+
+def test_cell_lists_of_small_cells(emulator, mixed):
+    """Cutoffs beyond the cell: bins are then whole cells, and images take part."""
+    device = emulator("shuffled")
+    skewed = bulk("Cu", "fcc", a=3.61, cubic=True)
+    skewed.set_cell(np.array([[1, 0, 0], [3, 1, 0], [-2, 4, 1]]) @ skewed.cell.array)
+    batch = Batch.concatenate([mixed, Batch.from_atoms([skewed, bulk("Al")])])
+    check(on_device(batch, 5.5, method="cells", device=device), neighbor_list(batch, 5.5), 1e-10)
+    assert len(on_device(Batch.empty(), 5.0, method="cells", device=device)) == 0
+
+
+def test_the_method_is_chosen_by_the_candidates(large, mixed):
+    assert chosen_method(large, 2.9) == "cells"
+    assert chosen_method(large, 60.0) == "brute"  # every atom is near every other
+    assert chosen_method(mixed, 5.0) == chosen_method(Batch.empty(), 5.0) == "brute"
+    with pytest.raises(KernelInputError, match="method must be one of auto, brute, cells, not 'tree'"):
+        chosen_method(mixed, 5.0, "tree")
+    grid = make_grid(large, 2.9)
+    bins = grid.numbers[:, :3].prod(axis=1)
+    assert (bins <= large.n_sites).all()
+    assert (np.diff(grid.first) == bins).all()
+
+
+def test_order_within_a_site_is_the_same_in_every_run(emulator, large):
+    first = on_device(large, 2.9, device=emulator("forward"))
+    second = on_device(large, 2.9, device=emulator("shuffled", seed=5))
+    for name in ("ptr", "j", "shift", "distance", "vector"):
+        assert (getattr(first, name) == getattr(second, name)).all()
+
+
+def test_chunks_give_the_same(emulator, large):
+    whole = on_device(large, 2.9, device=emulator())
+    cut = on_device(large, 2.9, device=emulator(free=2_000_000))
+    for name in ("ptr", "j", "shift", "distance", "vector"):
+        assert (getattr(whole, name) == getattr(cut, name)).all()
 
 
 def test_bad_input(emulator):

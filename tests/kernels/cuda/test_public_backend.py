@@ -16,11 +16,14 @@ from matcompute_kernels.cuda import CudaError, backend, device
 
 ATOMS = bulk("NaCl", "rocksalt", a=5.64)
 ROWS = np.random.default_rng(5).normal(size=(40, 6))
+GRID = {"min": 1, "max": 4, "sigma": 0.1, "n": 20}
+EXP = {"function": "exp", "r_cut": 4, "threshold": 1e-2}
 
 CALLS: dict[str, Callable[..., Any]] = {
     "count_pairs": lambda **o: kernels.rdf(ATOMS, 4.0, **o),
     "acsf": lambda **o: kernels.acsf(ATOMS, ["Na", "Cl"], 4.0, [[1, 0]], **o),
     "soap": lambda **o: kernels.soap(ATOMS, ["Na", "Cl"], 3.0, 2, 1, **o),
+    "pair_spectra": lambda **o: kernels.mbtr(ATOMS, ["Na", "Cl"], "distance", GRID, EXP, **o),
     "find_pairs": lambda **o: np.sort(kernels.neighbor_list(ATOMS, 4.0, **o).distance),
     "lowest": lambda **o: kernels.knn(ROWS, 3, **o)[1],
     "fps_pick": lambda **o: kernels.fps(ROWS, 5, start=2, **o),
@@ -29,6 +32,9 @@ CALLS: dict[str, Callable[..., Any]] = {
 #: Calls that the GPU does not take, and what the message names.
 ONLY_CPU: dict[str, Callable[..., Any]] = {
     "bin_size": lambda **o: kernels.rdf(ATOMS, 4.0, 4e-4, **o),
+    "geometry": lambda **o: kernels.mbtr(
+        ATOMS, ["Na", "Cl"], "cosine", {**GRID, "min": -1, "max": 1}, EXP, **o
+    ),
     "g3": lambda **o: kernels.acsf(ATOMS, ["Na", "Cl"], 4.0, None, [1.0], **o),
     "g4_and_g5": lambda **o: kernels.acsf(ATOMS, ["Na", "Cl"], 3.0, None, None, [[0.1, 1, 1]] * 33, **o),
     "periodic": lambda **o: kernels.acsf(ATOMS, ["Na", "Cl"], 3.0, periodic=False, **o),

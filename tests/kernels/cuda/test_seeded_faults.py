@@ -35,10 +35,21 @@ def _barriers() -> list[tuple[str, str, int]]:
     return found
 
 
+def _grid(side: int) -> np.ndarray:
+    return np.stack(np.meshgrid(*[np.arange(float(side))] * 3), -1).reshape(-1, 3)
+
+
 def _atoms() -> Atoms:
     rng = np.random.default_rng(1)
-    positions = np.stack(np.meshgrid(*[np.arange(4.0)] * 3), -1).reshape(-1, 3)[:40] * 2.5
+    positions = _grid(4)[:40] * 2.5
     return Atoms("NaCl" * 20, positions=positions + rng.normal(0, 0.2, (40, 3)), cell=[10.0] * 3, pbc=True)
+
+
+def _solid() -> Atoms:
+    """A structure that is large enough for bins."""
+    atoms = Atoms("Na" * 343, positions=_grid(7) * 2.5, cell=[17.5] * 3, pbc=True)
+    atoms.rattle(0.1, seed=1)
+    return atoms
 
 
 def _features() -> np.ndarray:
@@ -48,6 +59,7 @@ def _features() -> np.ndarray:
 CASES: dict[str, Callable[[Any], Any]] = {
     "find_pairs": lambda device: cuda.neighbor_list(_atoms(), 4.0, device=device).j,
     "count_pairs": lambda device: cuda.rdf(_atoms(), 4.0, device=device),
+    "count_near": lambda device: cuda.rdf(_solid(), 2.9, device=device),
     "tile": lambda device: cuda.kernel_matrix(_features(), device=device),
     "lowest": lambda device: cuda.knn(_features(), 3, device=device)[1],
     "fps_update": lambda device: cuda.fps(_features(), 3, device=device),
@@ -61,6 +73,14 @@ CASES: dict[str, Callable[[Any], Any]] = {
         2,
         1,
         average="outer",
+        device=device,
+    ),
+    "pair_spectra": lambda device: cuda.mbtr(
+        _atoms(),
+        ["Na", "Cl"],
+        "distance",
+        {"min": 1, "max": 4, "sigma": 0.1, "n": 20},
+        {"function": "inverse_square", "r_cut": 4.0},
         device=device,
     ),
     "fps_pick": lambda device: cuda.fps(_features(), 3, device=device),
