@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import tempfile
 from collections.abc import Mapping
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from matcompute_kernels.cuda.errors import CudaError
 from matcompute_kernels.errors import KernelInputError
 
-__all__ = ["BACKENDS", "choose_backend", "cuda_problem", "device_index", "local_rank", "on_gpu"]
+__all__ = [
+    "BACKENDS",
+    "choose_backend",
+    "claim_local_rank",
+    "cuda_problem",
+    "device_index",
+    "local_rank",
+    "on_gpu",
+    "set_local_rank",
+]
 
 BACKENDS = ("numba", "cuda", "auto")
 
-#: Where MPI libraries, Slurm and Dask say which process of its machine this one is.
+#: The user's word on which process of its machine this one is; before all others.
+_GIVEN = "MATCOMPUTE_LOCAL_RANK"
+#: Where MPI libraries and Slurm say it.
 _RANKS = (
-    "MATCOMPUTE_LOCAL_RANK",
     "OMPI_COMM_WORLD_LOCAL_RANK",
     "MPI_LOCALRANKID",
     "MV2_COMM_WORLD_LOCAL_RANK",
@@ -25,6 +39,9 @@ _RANKS = (
     "PALS_LOCAL_RANKID",
     "SLURM_LOCALID",
 )
+#: What a driver has found out, and the lock that a claimed number is held by.
+_found: int | None = None
+_claims: dict[str, tuple[int, int]] = {}
 
 _log = logging.getLogger("matcompute_kernels.cuda")
 
@@ -40,7 +57,10 @@ def cuda_problem() -> str | None:
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:  # CuPy raises classes of its own
-        return f"CuPy {cupy.__version__} finds no usable NVIDIA driver: {_line(error)}"
+        return (
+            f"CuPy {cupy.__version__} finds no usable NVIDIA driver ({_line(error)}); run on a machine with a GPU, or "
+            "update its driver (nvidia-smi shows it)"
+        )
     return None if count else "no GPU is visible (CUDA_VISIBLE_DEVICES may hide it)"
 
 
@@ -105,13 +125,62 @@ def _say_once(text: str) -> None:
 
 
 def local_rank(environment: Mapping[str, str] | None = None) -> int:
-    """Return the number of this process among those of its machine (0 if nothing says it)."""
+    """Return the number of this process among those of its machine (0 if nothing says it).
+
+    ``MATCOMPUTE_LOCAL_RANK``; what the MPI or Dask driver has found (a Dask worker inherits its batch job's variables,
+    which are the same for all workers of the job); the variables of MPI launchers and Slurm.
+    """
     environment = os.environ if environment is None else environment
-    for name in _RANKS:
-        value = environment.get(name, "")
-        if value.isdigit():
-            return int(value)
-    return 0
+    given = environment.get(_GIVEN, "")
+    if given.isdigit():
+        return int(given)
+    if _found is not None:
+        return _found
+    return next((int(environment[name]) for name in _RANKS if environment.get(name, "").isdigit()), 0)
+
+
+def set_local_rank(rank: int | None) -> None:
+    """Say which process of its machine this one is (None: unknown again); before the first call on the GPU."""
+    global _found
+    _found = rank
+
+
+def claim_local_rank(group: str) -> int:
+    """Take the lowest number that no other living process of a group on this machine has, and keep it.
+
+    The number is a lock on a file in the folder for temporary files: it is free again when the process ends, however it
+    ends, so a worker that replaces another one takes its device.
+
+    Parameters
+    ----------
+    group
+        What the processes have in common, such as the address of their scheduler.
+    """
+    if group not in _claims:
+        name = f"matcompute-{os.getuid()}-{sha256(group.encode()).hexdigest()[:12]}"
+        rank = 0
+        while (held := _lock(Path(tempfile.gettempdir()) / f"{name}-{rank}.rank")) is None:
+            rank += 1
+        _claims[group] = rank, held
+    set_local_rank(_claims[group][0])
+    return _claims[group][0]
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a file for the life of this process; None if another one has it. It is removed at the end."""
+    import fcntl
+
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.fstat(file).st_ino == path.stat().st_ino:
+                atexit.register(path.unlink, missing_ok=True)
+                return file
+        except BlockingIOError:
+            os.close(file)
+            return None
+        os.close(file)  # its owner has just removed it
 
 
 def device_index(devices: int, environment: Mapping[str, str] | None = None) -> int:

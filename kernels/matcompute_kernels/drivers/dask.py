@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from matcompute_kernels.cuda.backend import claim_local_rank
 from matcompute_kernels.drivers.job import (
     Chunk,
     DriverError,
@@ -142,4 +143,7 @@ def _load(payload: bytes) -> Job:
 
 
 def _execute(payload: bytes, chunk: Chunk) -> Outcome:
+    from distributed import get_worker
+
+    claim_local_rank(get_worker().scheduler.address)  # one GPU a worker, if the kernel uses one
     return _load(payload).execute(Chunk(*chunk))

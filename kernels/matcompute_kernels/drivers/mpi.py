@@ -21,6 +21,7 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any
 
+from matcompute_kernels.cuda.backend import set_local_rank
 from matcompute_kernels.drivers.job import (
     Chunk,
     DriverError,
@@ -79,6 +80,10 @@ def run_mpi(
             f"the MPI driver needs mpi4py: pip install mpi4py mpich, or the centre's own build ({error})"
         ) from error
     comm = MPI.COMM_WORLD if comm is None else comm
+    # One GPU a rank, if the kernel uses one: by its place among the ranks of its machine.
+    machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    set_local_rank(machine.Get_rank())
+    machine.Free()
     main = threading.current_thread() is threading.main_thread()
     if main and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Hydra's notice that a rank has died
