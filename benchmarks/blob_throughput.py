@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import socket
 import statistics
@@ -25,28 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from _machine import machine
+from _nginx import NGINX, command, configure, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 DATASET = "11111111-0000-4000-8000-00000000000{}"
-MAIN = """\
-{user}
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    default_type application/octet-stream;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-{site}
-}}
-"""
 
 
 def prepare(folder: Path, sizes: list[int]) -> Any:
@@ -78,16 +59,10 @@ def prepare(folder: Path, sizes: list[int]) -> Any:
         archive.unlink()
         shutil.rmtree(folder / f"r{k}")
     (publication.folder / "node.yaml").write_text(
-        "x_accel: /store/\nlimits: {anonymous_per_minute: 1000000000}\nalerts: {bulk_files: 1000000}\n"
+        "x_accel: /store/\non_access_end: []\n"
+        "limits: {anonymous_per_minute: 1000000000}\nalerts: {bulk_files: 1000000}\n"
     )
     return publication
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(port: int) -> None:
@@ -103,20 +78,8 @@ def wait_for(port: int) -> None:
 
 def start_nginx(folder: Path, port: int, backend: int, store: str) -> subprocess.Popen[bytes]:
     """Start nginx with the manual's configuration and ``/alone/``, the store without the node."""
-    page = (ROOT / "docs" / "how-to" / "nginx.md").read_text(encoding="utf-8")
-    site = re.findall(r"^```nginx\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
-    site = site.replace("127.0.0.1:8642", f"127.0.0.1:{backend}").replace(
-        "/srv/publication/store/", f"{store}/"
-    )
-    site = site.replace(
-        "listen 443 ssl;", f"listen 127.0.0.1:{port};\n    location /alone/ {{ alias {store}/; }}"
-    )
-    site = "\n".join(line for line in site.splitlines() if "ssl_certificate" not in line)
-    user = "user root;" if os.geteuid() == 0 else ""
-    (folder / "nginx.conf").write_text(MAIN.format(user=user, folder=folder, site=site))
-    assert NGINX is not None
-    command = [NGINX, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
-    return subprocess.Popen(command)
+    configure(folder, port, backend, store, f"location /alone/ {{ alias {store}/; }}")
+    return subprocess.Popen(command(folder))
 
 
 def download(port: int, path: str, size: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import pytest
 
 from matcompute.publish.keys import SigningKey, generate
 from matcompute.publish.manifest import Manifest
+
+from .s3 import Server, server
 
 DATASET = "11111111-1111-4111-8111-111111111111"
 
@@ -64,6 +66,12 @@ def key(tmp_path: Path) -> SigningKey:
 def write_dataset() -> Callable[..., Any]:
     """``write(path, n, seed, **metadata)``: a complete dataset, failures and provenance included."""
     return _dataset_helpers().write  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Server]:
+    with server() as found:
+        yield found
 
 
 @pytest.fixture(name="make_manifest")

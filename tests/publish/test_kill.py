@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
@@ -23,12 +24,16 @@ Command = Callable[..., dict[str, int]]
 KILLED = -9
 
 
-@pytest.fixture
-def command(tmp_path: Path) -> Iterator[Command]:
-    """Run a ``matcompute publish`` command on the publication ``node`` and kill it at an operation (0: never)."""
+@contextlib.contextmanager
+def commands(folder: Path, *kind: str) -> Iterator[Command]:
+    """Run ``matcompute publish`` commands on the publication ``node``, each killed at an operation (0: never)."""
     script = Path(__file__).with_name("killable.py")
     with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path
+        [sys.executable, str(script), *kind],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -42,6 +47,12 @@ def command(tmp_path: Path) -> Iterator[Command]:
 
         yield call
         process.stdin.close()
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Command]:
+    with commands(tmp_path) as found:
+        yield found
 
 
 def complete(node: Publication, before: list[Manifest]) -> list[Manifest]:

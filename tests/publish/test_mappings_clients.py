@@ -58,7 +58,8 @@ def test_both_crates_of_a_release_meet_every_requirement(
     with zipfile.ZipFile(archive, "w") as file:
         for name in ("metadata.json", "db.sqlite3"):
             file.writestr(name, "")
-    rights = {"holder": "Institute", "project": "2022YFB", "embargo": "2999-01-31", "patents": ("CN1",)}
+    paid = {"project": "2022YFB", "funder": "Ministry", "funder_id": "https://ror.org/0123abc45"}
+    rights = {"holder": "Institute", **paid, "embargo": "2999-01-31", "patents": ("CN1",)}
     terms = terms_of([shard], "node-1", cstr="31253.11.x", doi="10.1234/x", keywords=("alloy",), **rights)
     build([shard], replace(terms, tier="member-1"), out, archive=archive)
     valid, report = rocrate(out, "ro-crate-1.2")
@@ -91,6 +92,50 @@ def test_datacite_schema(tmp_path: Path, write_dataset: Callable[..., Any]) -> N
         )
         done = run("python", "-c", code, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_datacite_xsd(tmp_path: Path, write_dataset: Callable[..., Any]) -> None:
+    """As XML, which `datacite` makes of it, against DataCite's own XSD of 4.6, which an ETH validator brings."""
+    for name in ("datacite", "validator"):
+        need_module(name, tmp_path)
+    code = """
+import json, sys
+from importlib.resources import files
+from datacite import schema45
+from lxml import etree
+schema = etree.XMLSchema(etree.parse(str(files("validator").joinpath("schema/metadata.xsd"))))
+found = json.load(open(sys.argv[1]))
+document = etree.fromstring(schema45.tostring(found).encode())
+schema.assertValid(document)
+print(etree.tostring(document).decode())
+document.remove(document.find("{*}titles"))
+assert not schema.validate(document)
+"""
+    facts = make_release(tmp_path / "release", write_dataset)
+    funded = facts.rights.model_copy(
+        update={
+            "funder": "National Natural Science Foundation of China",
+            "funder_id": "https://ror.org/01h0zpd94",
+        }
+    )
+    registry = funded.model_copy(
+        update={"funder_id": "https://doi.org/10.13039/501100001809", "project": None}
+    )
+    for rights, words in (
+        (facts.rights, ("<funderName>:unav</funderName>", "<awardNumber>2022YFB0000000</awardNumber>")),
+        (
+            funded,
+            ('funderIdentifierType="ROR">https://ror.org/01h0zpd94<', "Foundation of China</funderName>"),
+        ),
+        (registry, ('funderIdentifierType="Crossref Funder ID">https://doi.org/10.13039/501100001809<',)),
+    ):
+        path = tmp_path / "datacite.json"
+        document = render("datacite", facts.model_copy(update={"rights": rights}))
+        path.write_text(json.dumps(document), encoding="utf-8")
+        done = run("python", "-W", "ignore", "-c", code, path, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        for word in words:
+            assert word in done.stdout
 
 
 def test_optimade_models(tmp_path: Path, write_dataset: Callable[..., Any]) -> None:

@@ -72,6 +72,11 @@ def test_rights_that_are_none() -> None:
             rights_of(embargo=day)
     with pytest.raises(InputError, match="holder"):
         rights_of(holder="")
+    for wrong in ("01h0zpd94", "https://ror.org/1234", "https://doi.org/10.1234/1", ""):
+        with pytest.raises(InputError, match=f"funder id '{wrong}' is none"):
+            rights_of(funder="Ministry", funder_id=wrong)
+    with pytest.raises(InputError, match="funder: .*name is missing"):
+        rights_of(funder_id="https://ror.org/01h0zpd94")
     rights = Rights(embargo="2027-01-31")
     assert rights.embargoed("2027-01-30T23:59:59Z")
     assert not rights.embargoed("2027-01-31T00:00:00Z")
@@ -84,6 +89,8 @@ def test_the_command_line_reaches_manifest_and_documents(shard: Path, tmp_path: 
         "doi": "10.57760/a.01",
         "holder": "Institute of Metals",
         "project": "2022YFB0000000",
+        "funder": "Ministry of Science",
+        "funder-id": "https://ror.org/01h0zpd94",
         "embargo": FUTURE,
         "patent": "CN123456A",
         "keyword": "alloys",
@@ -134,6 +141,11 @@ def test_embargo_is_a_gate_at_every_way_to_the_public(node: Publication, shard: 
     bare = terms_of([shard], "n", title="Second", tier="public")
     two = build([shard], bare, tmp_path / "two", previous=node.latest(DATASET))
     assert two.rights == Rights(embargo=FUTURE, holder="Institute")
+    # Another funder does not get the address of the one before.
+    paid = replace(bare, rights=Rights(funder="A", funder_id="https://ror.org/01h0zpd94"))
+    three = build([shard], paid, tmp_path / "paid", previous=two)
+    other = replace(bare, rights=Rights(funder="B")).following(three)
+    assert (other.rights.funder, other.rights.funder_id, other.rights.holder) == ("B", None, "Institute")
     with pytest.raises(GateError, match="cannot be public"):
         node.release(tmp_path / "two", limits=LIMITS)
     # The holder lifts it in words: that is allowed and told.

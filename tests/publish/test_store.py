@@ -17,8 +17,10 @@ from matcompute.publish.store import Store
 from .validators import need_program, run
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(params=["disk", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "s3":
+        return Store(f"{request.getfixturevalue('s3').bucket()}/store")
     return Store(tmp_path / "store" if request.param == "disk" else f"memory://{uuid4()}/store")
 
 
@@ -52,7 +54,9 @@ def test_versions_and_deduplication(store: Store, tmp_path: Path) -> None:
     assert store.read("urn:a", 1, "data/z") == b"same"
     with store.open("urn:a", 2, "data/x") as file:
         assert file.read() == b"two"
-    content = [str(p) for p in store.fs.find(f"{store.root}/{object_path('urn:a')}") if "/content/" in str(p)]
+    content = [
+        str(p) for p in store.files.fs.find(f"{store.root}/{object_path('urn:a')}") if "/content/" in str(p)
+    ]
     assert len(content) == 3
     assert store.fixity() == []
     with pytest.raises(StoreError, match="no file 'data/z'"):
@@ -97,24 +101,24 @@ def test_refusals_leave_the_store_as_it_was(store: Store, tmp_path: Path) -> Non
     assert list(store.versions("urn:a")) == [1]
     assert store.commit("urn:a", files(tmp_path / "2", x="2"), version=2) == 1
     assert store.fixity() == []
-    assert not any("/v2/content/data/y" in str(p) for p in store.fs.find(store.root))
+    assert not any("/v2/content/data/y" in str(p) for p in store.files.fs.find(store.root))
 
 
 def test_a_crash_before_the_root_inventory_is_mended(store: Store, tmp_path: Path) -> None:
     store.commit("urn:a", files(tmp_path / "1", x="one"), version=1)
     folder = f"{store.root}/{object_path('urn:a')}"
-    old = {n: store.fs.cat_file(f"{folder}/{n}") for n in ("inventory.json", "inventory.json.sha256")}
+    old = {n: store.files.fs.cat_file(f"{folder}/{n}") for n in ("inventory.json", "inventory.json.sha256")}
     store.commit("urn:a", files(tmp_path / "2", x="two"), version=2)
-    store.fs.pipe_file(f"{folder}/inventory.json.sha256", old["inventory.json.sha256"])
+    store.files.fs.pipe_file(f"{folder}/inventory.json.sha256", old["inventory.json.sha256"])
     assert list(store.versions("urn:a")) == [1, 2]  # the version is whole
     assert "root inventory" in store.fixity()[0].reason
     # A third version of which only a part arrived.
-    store.fs.makedirs(f"{folder}/v3/content/data", exist_ok=True)
-    store.fs.pipe_file(f"{folder}/v3/content/data/half", b"half")
+    store.files.fs.makedirs(f"{folder}/v3/content/data", exist_ok=True)
+    store.files.fs.pipe_file(f"{folder}/v3/content/data/half", b"half")
     assert list(store.versions("urn:a")) == [1, 2]
     store.commit("urn:a", files(tmp_path / "3", x="three"), version=3)
     assert store.fixity() == []
-    assert not store.fs.exists(f"{folder}/v3/content/data/half")
+    assert not store.files.fs.exists(f"{folder}/v3/content/data/half")
 
 
 def test_not_an_empty_folder(tmp_path: Path) -> None:
@@ -181,11 +185,11 @@ def test_killed_writers_leave_whole_versions(tmp_path: Path) -> None:
 def test_an_inventory_cannot_lead_out_of_its_object(store: Store, tmp_path: Path) -> None:
     store.commit("urn:a", files(tmp_path / "1", x="one"), version=1)
     folder = f"{store.root}/{object_path('urn:a')}"
-    raw = store.fs.cat_file(f"{folder}/v1/inventory.json").replace(
+    raw = store.files.fs.cat_file(f"{folder}/v1/inventory.json").replace(
         b"v1/content/data/x", b"../../../../../secret"
     )
     sidecar = f"{hashlib.sha256(raw).hexdigest()} inventory.json\n".encode()
-    store.fs.pipe_file(f"{folder}/v1/inventory.json", raw)
-    store.fs.pipe_file(f"{folder}/v1/inventory.json.sha256", sidecar)
+    store.files.fs.pipe_file(f"{folder}/v1/inventory.json", raw)
+    store.files.fs.pipe_file(f"{folder}/v1/inventory.json.sha256", sidecar)
     with pytest.raises(StoreError, match="not a plain relative path"):
         store.open("urn:a", 1, "data/x")

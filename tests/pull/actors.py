@@ -53,6 +53,7 @@ def run_puller(order: dict[str, Any]) -> None:
 def run_server(order: dict[str, Any]) -> None:
     import uvicorn
 
+    from matcompute.publish.release import Publication
     from matcompute.server.app import create_app
     from matcompute.server.node import Node
     from matcompute.server.serve import configuration
@@ -60,7 +61,8 @@ def run_server(order: dict[str, Any]) -> None:
 
     step = Countdown(order["steps"])
     free = Limits(anonymous_per_minute=10**7, member_per_minute=10**7)
-    node = Node(Path(order["publication"]), NodeSettings(id="node", limits=free))
+    publication = Publication(Path(order["publication"]), order["store"])
+    node = Node(publication, NodeSettings(id="node", limits=free))
     app = create_app(node)
     log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -91,7 +93,7 @@ def main() -> None:
     if which == "server":
         from matcompute.server.app import PARTS
 
-        names += ["uvicorn", "uvicorn.lifespan.on", *(part.split(":")[0] for part in PARTS)]
+        names += ["uvicorn", "uvicorn.lifespan.on", "s3fs", *(part.split(":")[0] for part in PARTS)]
     for name in names:
         importlib.import_module(name)
     for line in sys.stdin:

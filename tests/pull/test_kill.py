@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,10 @@ class Actor:
 class Ground:
     """A publication and the two actors; the server is started again whenever it dies, until it is told to stay dead."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        release = server_tests.Releaser(folder / "publication", folder / "scratch")
-        for dataset_id, n in ((A, 60), (B, 200), (A, 80), (C, 20), (A, 40)):
+    def __init__(self, folder: Path, sizes: Sequence[tuple[str, int]], store: str | None = None) -> None:
+        self.folder, self.store = folder, store
+        release = server_tests.Releaser(folder / "publication", folder / "scratch", store)
+        for dataset_id, n in sizes:
             release(dataset_id, n)
         node = Node(release.publication)
         node.create_tables()
@@ -93,7 +93,11 @@ class Ground:
         while not self._over:
             steps = self._kills.pop() if self._kills else 0
             self.server.start(
-                steps=steps, publication=str(self.folder / "publication"), log=str(self.log), port=self.port
+                steps=steps,
+                publication=str(self.folder / "publication"),
+                store=self.store,
+                log=str(self.log),
+                port=self.port,
             )
             self._alive.set()
             code = self.server.wait()
@@ -138,23 +142,31 @@ class Ground:
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    found = Ground(tmp_path_factory.mktemp("ground"))
+    sizes = ((A, 60), (B, 200), (A, 80), (C, 20), (A, 40))
+    found = Ground(tmp_path_factory.mktemp("ground"), sizes)
     yield found
     found.close()
+
+
+def undisturbed(ground: Ground) -> dict[str, Any]:
+    """Pull once; return the copy and how many steps it took."""
+    dest = ground.folder / "reference"
+    assert ground.pull(dest) == 0, ground.puller.errors.read_text() + ground.server.errors.read_text()
+    report = json.loads(dest.with_suffix(".json").read_text())
+    return {
+        "copy": copy_of(dest),
+        "steps": report["steps"],
+        "stored": sorted(map(tuple, report["stored"])),
+        "requests": len(ground.log.read_text().splitlines()),
+    }
 
 
 @pytest.fixture(scope="module")
 def reference(ground: Ground) -> dict[str, Any]:
     """A copy that nobody disturbed, and how many steps it took."""
-    dest = ground.folder / "reference"
-    assert ground.pull(dest) == 0, ground.puller.errors.read_text() + ground.server.errors.read_text()
-    report = json.loads(dest.with_suffix(".json").read_text())
-    assert sorted(map(tuple, report["stored"])) == [(A, 1), (A, 2), (A, 3), (B, 1), (C, 1)]
-    return {
-        "copy": copy_of(dest),
-        "steps": report["steps"],
-        "requests": len(ground.log.read_text().splitlines()),
-    }
+    found = undisturbed(ground)
+    assert found["stored"] == [(A, 1), (A, 2), (A, 3), (B, 1), (C, 1)]
+    return found
 
 
 def finished(dest: Path) -> set[str]:
@@ -167,6 +179,11 @@ def finished(dest: Path) -> set[str]:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_killed_at_random_steps(seed: int, ground: Ground, reference: dict[str, Any]) -> None:
+    pull_with_kills(seed, ground, reference)
+
+
+def pull_with_kills(seed: int, ground: Ground, reference: dict[str, Any]) -> None:
+    """Pull into a new copy while puller and server are killed; it must become that of ``reference``."""
     rng = random.Random(seed)
     dest = ground.folder / f"copy-{seed}"
     deaths = ground.deaths

@@ -206,7 +206,12 @@ def test_the_command(node: NodeUnderTest, tmp_path: Path) -> None:
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
     assert "first contact" in result.output
+    assert "is believed" in result.output
     assert "1 versions stored" in result.output
+    key = node.node.keyring.current.key_id
+    result = CliRunner().invoke(command, [node.url, str(tmp_path / "other"), "--key", key])
+    assert (result.exit_code, "believed" in result.output) == (0, False), result.output
+    assert f"it shows the key that you gave, {key}" in result.output
     node.release(B)
     digest = node.file(B, 1, "data/entries.h5")
     node.liar.changes[f"/blobs/sha256/{digest}"] = lambda _p, _s, body: (

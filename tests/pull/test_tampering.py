@@ -18,6 +18,7 @@ from matcompute.publish.pull import NodeRefused, Options, Refusal, Unreachable, 
 from matcompute.publish.signing import Signature, sign
 from matcompute.publish.store import Store
 from matcompute.server.tokens import create
+from matcompute.times import utc_now
 
 from .conftest import IDS, NodeUnderTest
 
@@ -213,7 +214,7 @@ def test_wrong_keys(node: NodeUnderTest, copy: Path, tmp_path: Path) -> None:
     assert stranger.key_id in report.refusals[0].reason
     # The stranger says that it was the node's key.
     own = keys.load(node.publication.keys)
-    draft = Signature(key_id=own.key_id, signature="", signed_at=keys.utc_now())
+    draft = Signature(key_id=own.key_id, signature="", signed_at=utc_now())
     forged = draft.model_copy(
         update={"signature": base64.b64encode(stranger.sign(draft.message(raw))).decode()}
     )

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -31,27 +32,40 @@ FREE = RateLimits(anonymous_per_minute=10**7, member_per_minute=10**7)
 Release = Callable[..., Any]
 
 
-def _write_dataset() -> Callable[..., Any]:
-    path = Path(__file__).parents[1] / "dataset" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("dataset_test_helpers", path)
+def load(name: str, path: Path) -> ModuleType:
+    """Load a module that is not of this package."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.write  # type: ignore[no-any-return]
+    return module
+
+
+def _write_dataset() -> Callable[..., Any]:
+    path = Path(__file__).parents[1] / "dataset" / "conftest.py"
+    return load("dataset_test_helpers", path).write  # type: ignore[no-any-return]
 
 
 class Releaser:
     """Makes releases of small datasets in a publication."""
 
-    def __init__(self, folder: Path, scratch: Path) -> None:
-        self.publication = Publication(folder)
+    def __init__(self, folder: Path, scratch: Path, store: str | None = None) -> None:
+        self.publication = Publication(folder, store)
         keys.generate(self.publication.keys)
         self.scratch = scratch
         self._count = 0
         self._write = _write_dataset()
 
-    def __call__(self, dataset_id: str, n: int = 20, *, seed: int | None = None, **terms: str) -> Any:
+    def __call__(
+        self,
+        dataset_id: str,
+        n: int = 20,
+        *,
+        seed: int | None = None,
+        archive: Path | None = None,
+        **terms: str,
+    ) -> Any:
         """Release the next version of a dataset (new structures unless a seed is given); return the event."""
         self._count += 1
         folder = self.scratch / f"r{self._count}"
@@ -64,7 +78,11 @@ class Releaser:
         } | terms
         self._write(shard, n, self._count * 10 if seed is None else seed, dataset_id=dataset_id, **facts)
         build(
-            [shard], terms_of([shard], "node-1"), folder / "out", previous=self.publication.latest(dataset_id)
+            [shard],
+            terms_of([shard], "node-1"),
+            folder / "out",
+            previous=self.publication.latest(dataset_id),
+            archive=archive,
         )
         return self.publication.release(folder / "out", limits=LIMITS, reason="test")
 

@@ -1,4 +1,4 @@
-"""A small real dataset for the portal: binary alloys by EMT, with formation energies and distances to the hull."""
+"""A small real dataset for the portal: alloys by EMT, with formation energies and distances to the hull."""
 
 from __future__ import annotations
 
@@ -33,14 +33,19 @@ SOURCE, INGEST, SHARD, RELAX, RESULT = (f"00000000-0000-4000-8000-{k:012d}" for 
 
 
 def alloys(metals: tuple[str, ...] = METALS) -> list[Atoms]:
-    """Return the elements, and L1_0, L1_2 (both ways) and B2 of every pair."""
+    """Return the elements, L1_0, L1_2 (both ways) and B2 of every pair, and the first three shared out over L1_0."""
     lattice = {s: bulk(s).cell.volume * 4 for s in metals}
     found = [bulk(s, cubic=True) for s in metals]
+
+    def on_fcc(*symbols: str) -> Atoms:
+        edge = np.mean([lattice[s] for s in symbols]) ** (1 / 3)
+        sites = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+        return Atoms(symbols, scaled_positions=sites, cell=[edge] * 3, pbc=True)
+
+    if len(metals) > 2:
+        found += [on_fcc(a, a, *(b for b in metals[:3] if b != a)) for a in metals[:3]]
     for a, b in combinations(metals, 2):
-        for symbols in ((a, b, b, b), (b, a, a, a), (a, a, b, b)):
-            edge = np.mean([lattice[s] for s in symbols]) ** (1 / 3)
-            sites = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
-            found.append(Atoms(symbols, scaled_positions=sites, cell=[edge] * 3, pbc=True))
+        found += [on_fcc(a, b, b, b), on_fcc(b, a, a, a), on_fcc(a, a, b, b)]
         edge = np.mean([lattice[a], lattice[b]]) ** (1 / 3) * 0.5 ** (1 / 3)
         found.append(Atoms([a, b], scaled_positions=[[0, 0, 0], [0.5] * 3], cell=[edge] * 3, pbc=True))
     return found
@@ -84,7 +89,7 @@ def write_alloys(path: Path, metals: tuple[str, ...] = METALS, **metadata: Any) 
     }
     status = np.full(n, Status.OK, dtype="u1")
     facts = {
-        "title": "Al–Cu–Ni–Pd 二元合金（EMT）",
+        "title": "Al–Cu–Ni–Pd 合金（EMT）",
         "description": "EMT 势下弛豫的二元合金（L1₀、L1₂、B2）。Binary alloys in L1₀, L1₂ and B2, relaxed with EMT.",
         "domain": "advanced-nonferrous-metals",
         "license": "CC-BY-4.0",

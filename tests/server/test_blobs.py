@@ -136,7 +136,7 @@ def test_names_cannot_break_headers(client: TestClient) -> None:
 
 def test_nginx_sends_the_file(release: Releaser) -> None:
     release(IDS[0])
-    node = Node(release.publication, NodeSettings(x_accel="/store/"))
+    node = Node(release.publication, NodeSettings(x_accel="/store/", on_access_end=()))
     client = TestClient(create_app(node, follow_seconds=0))
     digest, _, place = data_file(node)
     got = client.get(f"/blobs/sha256/{digest}")

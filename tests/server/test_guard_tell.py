@@ -1,4 +1,4 @@
-"""Alerts by webhook, to a real receiver."""
+"""Alerts by webhook and e-mail, to real receivers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from matcompute.server.guard.tell import Teller, payload
 from matcompute.server.node import Node
 from matcompute.server.settings import NodeSettings
 
-from .conftest import FREE, Releaser, Served
+from .conftest import FREE, Releaser, Served, load
 
 ALERT = {
     "rule": "failures",
@@ -68,6 +68,16 @@ def receiver() -> Iterator[Receiver]:
     made.server_close()
 
 
+@pytest.fixture
+def mailbox() -> Iterator[Any]:
+    campaign = load("campaign_notices", Path(__file__).parents[1] / "campaign" / "test_notify.py")
+    made = campaign.MailBox()
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
 def until(condition: Callable[[], Any]) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
@@ -98,9 +108,38 @@ def test_an_alert_of_a_served_node_is_told(
     assert [payload(alert, "test-node") for alert in kept] == [said]
 
 
+def test_an_alert_goes_by_mail_too_and_to_each_once(
+    release: Releaser, receiver: Receiver, mailbox: Any, serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    """Both ways as the node's file sets them; what the mail server took is not sent again when the webhook fails."""
+    (release.publication.folder / "node.yaml").write_text(
+        "id: test-node\nlimits: {anonymous_per_minute: 100000}\n"
+        f"alerts:\n  failures: 5\n  webhook: {receiver.url}\n"
+        f"  email: {{host: 127.0.0.1, port: {mailbox.server_address[1]}, from: n@example.org, to: [a@example.org]}}\n"
+    )
+    receiver.refuse = 2
+    served = serve(Node(release.publication))
+    served.app.state.guard.teller.first_wait = 0.01
+    for _ in range(6):
+        httpx.get(f"{served.url}/datasets/00000000-0000-4000-8000-000000000000")
+    until(lambda: served.app.state.guard.teller.delivered)
+    assert len(receiver.got) == len(mailbox.got) == 1
+    ((to, message),) = mailbox.got
+    assert to == ["a@example.org"]
+    assert message["From"] == "n@example.org"
+    assert (
+        message["Subject"]
+        == receiver.got[0][1]["text"]
+        == "[test-node] failures: 127.0.0.1: 5 refusals within 10 min"
+    )
+    text = message.get_payload()
+    assert "rule: failures" in text
+    assert "matcompute node alerts" in text
+
+
 def test_what_is_refused_is_tried_again_in_order(receiver: Receiver) -> None:
     receiver.refuse = 3
-    teller = Teller(receiver.url, "", "n", first_wait=0.01)
+    teller = Teller(AlertRules(webhook=receiver.url), "n", first_wait=0.01)
     for k in range(4):
         teller.tell(ALERT | {"subject": str(k)})
     until(lambda: teller.delivered == 4)
@@ -114,7 +153,7 @@ def test_stopping_delivers_what_waits_and_never_hangs(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.refuse = 1
-    teller = Teller(receiver.url, "", "n", first_wait=3600)
+    teller = Teller(AlertRules(webhook=receiver.url), "n", first_wait=3600)
     teller.tell(ALERT)
     teller.tell(ALERT | {"subject": "second"})
     until(lambda: receiver.refuse == 0)
@@ -122,23 +161,23 @@ def test_stopping_delivers_what_waits_and_never_hangs(
     assert [said["subject"] for _, said in receiver.got] == ["192.0.2.1", "second"]
     with caplog.at_level(logging.ERROR):
         secret = "http://127.0.0.1:9/bot-s3cret"
-        gone = Teller(secret, "", "n", first_wait=3600)
+        gone = Teller(AlertRules(webhook=secret), "n", first_wait=3600)
         gone.tell(ALERT)
         gone.stop(PATIENCE)
     assert (gone.delivered, gone.lost) == (0, 1)
-    assert "ConnectError" in caplog.text
+    assert "webhook at 127.0.0.1: [Errno 111]" in caplog.text
     assert "s3cret" not in caplog.text
 
 
 def test_nobody_is_told_without_an_address() -> None:
-    teller = Teller("", "", "n")
+    teller = Teller(AlertRules(), "n")
     teller.tell(ALERT)
     assert teller._thread is None
     teller.stop()
 
 
 def test_a_missing_variable_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    teller = Teller("$NOT_SET_HERE", "", "n", first_wait=0)
+    teller = Teller(AlertRules(webhook="$NOT_SET_HERE"), "n", first_wait=0)
     with caplog.at_level(logging.ERROR):
         teller.tell(ALERT)
         until(lambda: teller.lost)
@@ -146,7 +185,9 @@ def test_a_missing_variable_is_named(caplog: pytest.LogCaptureFixture) -> None:
     teller.stop()
 
 
-@pytest.mark.parametrize("line", ["webhook: ftp://x", "webhook: 'https://a b'", "webhook_token: plain"])
+@pytest.mark.parametrize(
+    "line", ["webhook: ftp://x", "webhook: 'https://a b'", "webhook_token: plain", "email: {from: a@b.c}"]
+)
 def test_wrong_settings_name_their_key(tmp_path: Path, line: str) -> None:
     (tmp_path / "node.yaml").write_text(f"alerts:\n  {line}\n")
     with pytest.raises(InputError, match=rf"node.yaml:2: alerts\.{line.partition(':')[0]}"):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
+import http.client
+import random
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from matcompute.server import tokens
@@ -22,63 +26,32 @@ from matcompute.server.node import Node
 from matcompute.server.settings import NodeSettings
 from matcompute.server.tables import files
 
-from .conftest import FREE, IDS, Releaser
+from .conftest import FREE, IDS, Releaser, load
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "nginx.md"
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+manual = load("benchmarks_nginx", Path(__file__).parents[2] / "benchmarks" / "_nginx.py")
+NGINX = manual.NGINX
 pytestmark = [
     pytest.mark.apt,
     pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)"),
 ]
-_MAIN = """\
-{user}
-daemon off;
-master_process on;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    default_type application/octet-stream;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-{site}
-}}
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def site(port: int, backend: int, store: str) -> str:
-    """Return the manual's text with this test's ports and folder, and without TLS."""
-    text = re.findall(r"^```nginx\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[0]
-    for old, new in (
-        ("127.0.0.1:8642", f"127.0.0.1:{backend}"),
-        ("listen 443 ssl;", f"listen 127.0.0.1:{port};"),
-        ("/srv/publication/store/", f"{store}/"),
-    ):
-        assert text.count(old) == 1
-        text = text.replace(old, new)
-    return "\n".join(line for line in text.splitlines() if "ssl_certificate" not in line)
+LARGE = 24 << 20
 
 
 class Front:
     """nginx in front of a node."""
 
-    def __init__(self, url: str, node: Node) -> None:
-        self.url, self.node = url, node
+    def __init__(self, url: str, node: Node, app: Any, pid: int) -> None:
+        self.url, self.node, self.app, self.pid = url, node, app, pid
         with node.engine.connect() as connection:
             rows = connection.execute(files.select().where(files.c.role == "data")).all()
+            large = files.select().where(files.c.size > LARGE)
+            self.large = connection.execute(large).one().sha256
         self.digest = {row.dataset_id: row.sha256 for row in rows}
         self.location = {row.dataset_id: row.location for row in rows}
+
+    def workers(self) -> set[int]:
+        """Process ids of nginx's workers."""
+        return {child.pid for child in psutil.Process(self.pid).children()}
 
     def blob(self, dataset_id: str) -> str:
         return f"{self.url}/blobs/sha256/{self.digest[dataset_id]}"
@@ -88,7 +61,13 @@ class Front:
 def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("once")
     release = Releaser(folder / "publication", folder / "scratch")
-    release(IDS[0], 5)
+    # More than the buffers of two sockets hold, so that a download is under way as long as its client does not read.
+    large = folder / "large.aiida"
+    with zipfile.ZipFile(large, "w") as archive:
+        for name in ("metadata.json", "db.sqlite3"):
+            archive.writestr(name, "{}")
+        archive.writestr("noise", random.Random(1).randbytes(LARGE))
+    release(IDS[0], 5, archive=large)
     release(IDS[1], 5, tier="member-1", grade="important")
     return release.publication.folder
 
@@ -96,17 +75,14 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def front(once: Path, serve: Any, tmp_path: Path) -> Iterator[Front]:
     shutil.copytree(once, tmp_path / "publication")
-    node = Node(tmp_path / "publication", NodeSettings(x_accel="/store/", limits=FREE))
-    served = serve(node, create_app(node, follow_seconds=0))
-    folder, port = tmp_path / "nginx", free_port()
+    folder, port = tmp_path / "nginx", manual.free_port()
     folder.mkdir()
-    user = "user root;" if os.geteuid() == 0 else ""
-    text = _MAIN.format(folder=folder, user=user, site=site(port, served.port, node.publication.store.root))
-    (folder / "nginx.conf").write_text(text)
-    assert NGINX is not None
-    process = subprocess.Popen(
-        [NGINX, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
-    )
+    nginx = manual.command(folder)
+    settings = NodeSettings(x_accel="/store/", on_access_end=(*nginx, "-s", "reload"), limits=FREE)
+    node = Node(tmp_path / "publication", settings)
+    served = serve(node, create_app(node, follow_seconds=0))
+    manual.configure(folder, port, served.port, node.publication.store.root)
+    process = subprocess.Popen(nginx)
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -118,7 +94,7 @@ def front(once: Path, serve: Any, tmp_path: Path) -> Iterator[Front]:
                 assert process.poll() is None, log.read_text() if log.exists() else "nginx did not start"
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-        yield Front(f"http://127.0.0.1:{port}", node)
+        yield Front(f"http://127.0.0.1:{port}", node, served.app, process.pid)
     finally:
         process.terminate()
         process.wait(30)
@@ -173,6 +149,62 @@ def test_a_regrade_holds_at_once(front: Front):
     assert httpx.get(front.blob(IDS[0])).status_code == 200
     front.node.publication.regrade(IDS[0], "a test", tier="member-1")
     assert httpx.get(front.blob(IDS[0])).status_code == 404
+
+
+@contextmanager
+def download(front: Front, digest: str) -> Iterator[http.client.HTTPResponse]:
+    """Begin a download and read nothing but its head."""
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(front.url).port, timeout=60)
+    connection.request("GET", f"/blobs/sha256/{digest}")
+    answer = connection.getresponse()
+    assert (answer.status, int(answer.headers["content-length"]) > LARGE) == (200, True)
+    yield answer
+    connection.close()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def rest_of(answer: http.client.HTTPResponse) -> int:
+    """Read on to the end, or to where it breaks off; return how much came."""
+    got = 0
+    try:
+        while piece := answer.read(1 << 16):
+            got += len(piece)
+    except (ConnectionError, http.client.IncompleteRead):
+        pass
+    return got
+
+
+def test_open_downloads_end_when_access_ends(front: Front):
+    """A regrade upward and a withdrawal cut what nginx is sending; a release and a regrade downward do not."""
+    publication = front.node.publication
+    for end, open_again in (
+        (lambda: publication.regrade(IDS[0], "up", grade="important", tier="member-1"), True),
+        (lambda: publication.withdraw(IDS[0], "wrong"), False),
+    ):
+        with download(front, front.large) as cut:
+            before = front.workers()
+            assert before
+            end()
+            until(lambda: httpx.get(f"{front.url}/blobs/sha256/{front.large}").status_code == 404)
+            until(lambda: front.app.state.cutter._seen == front.node.head)
+            # The old worker ends after worker_shutdown_timeout and takes the connection along: what still comes is
+            # what the buffers held.
+            until(lambda old=before: front.workers() and not old & front.workers())
+            assert rest_of(cut) < LARGE
+        if open_again:
+            publication.regrade(IDS[0], "down", grade="general", tier="public")
+            until(lambda: front.app.state.cutter._seen == front.node.head)
+            with download(front, front.large) as whole:
+                publication.regrade(IDS[1], "down", tier="member-1", grade="general")
+                until(lambda: front.app.state.cutter._seen == front.node.head)
+                assert rest_of(whole) > LARGE
+    assert front.app.state.cutter.failed is None
 
 
 def test_audit_and_metering_know_client_and_size(front: Front):

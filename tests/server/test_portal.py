@@ -425,13 +425,9 @@ def test_plots_are_the_numbers_of_the_files(
 
 
 def test_a_store_that_is_no_disk(tmp_path: Path) -> None:
-    from matcompute.publish.release import Publication
-
-    publication = Publication(tmp_path / "publication", f"memory://{tmp_path.name}")
-    release = Releaser(tmp_path / "publication", tmp_path / "scratch")
-    release.publication = publication
+    release = Releaser(tmp_path / "publication", tmp_path / "scratch", f"memory://{tmp_path.name}")
     release(IDS[0], 30)
-    browser = TestClient(create_app(Node(publication), follow_seconds=0))
+    browser = TestClient(create_app(Node(release.publication), follow_seconds=0))
     text = browser.get("/en/datasets?elements=Ni&property=n_steps&min=0").text
     assert ">Dataset 1<" in text
     base = f"/en/datasets/{IDS[0]}/versions/1"

@@ -133,9 +133,24 @@ def test_plots_by_mouse_and_keyboard(site: Served, chromium: Callable[..., Chrom
     until(driver, "document.querySelectorAll('figure.plot[data-ready]').length === 3")
     hull = "document.querySelector('[data-plot=hull]')"
     systems = Select(driver.find_element(By.NAME, "system"))
-    assert {o.get_attribute("value") for o in systems.options} == {"Al-Cu", "Al-Ni", "Cu-Ni"}
-    systems.select_by_value("Cu-Ni")
+    assert {o.get_attribute("value") for o in systems.options} == {"Al-Cu", "Al-Ni", "Cu-Ni", "Al-Cu-Ni"}
+    # Three elements: the elements, twelve binaries and three ternaries in a triangle; the most stable one first.
+    systems.select_by_value("Al-Cu-Ni")
     until(driver, f"{hull}.dataset.ready === '2'")
+    assert driver.execute_script(f"return {hull}.querySelectorAll('tbody tr').length") == 18
+    corners = driver.execute_script(
+        f"return [...{hull}.querySelectorAll('.u-over span')].map((e) => e.textContent)"
+    )
+    assert corners == ["Al", "Cu", "Ni"]
+    driver.execute_script(f"{hull}.querySelector('.canvas').focus()")
+    press(driver, Keys.HOME)
+    said = driver.execute_script(f"return {hull}.querySelector('.readout').textContent")
+    assert said.endswith("Energy above the hull (eV/atom): 0")
+    press(driver, Keys.END)
+    said = driver.execute_script(f"return {hull}.querySelector('.readout').textContent")
+    assert not said.endswith(": 0")
+    systems.select_by_value("Cu-Ni")
+    until(driver, f"{hull}.dataset.ready === '3'")
     assert "on the hull" in driver.execute_script(f"return {hull}.querySelector('.readout').textContent")
     # The table behind the plot: two elements and four compounds.
     assert driver.execute_script(f"return {hull}.querySelectorAll('tbody tr').length") == 6

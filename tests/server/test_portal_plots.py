@@ -11,7 +11,14 @@ from scipy.spatial import ConvexHull
 
 from matcompute.server.portal.catalogue import Query, parse_elements, parse_number
 from matcompute.server.portal.cite import Citation
-from matcompute.server.portal.plots import amounts, histogram, hull_diagram, lower_hull, spread
+from matcompute.server.portal.plots import (
+    amounts,
+    histogram,
+    hull_diagram,
+    lower_hull,
+    spread,
+    ternary_diagram,
+)
 from matcompute.server.portal.view import element_places, format_formula, format_number, format_size
 from matcompute.server.portal.words import Words, preferred
 
@@ -36,6 +43,48 @@ def test_hull_diagram_of_a_binary() -> None:
     assert diagram.rows.tolist() == [0, 1, 2, 3]
     assert diagram.x.tolist() == [0.0, 1.0, 0.5, 0.75]
     assert [formulas[diagram.rows[k]] for k in diagram.hull] == ["Al", "AlNi", "Ni"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_ternary_hull_is_pymatgens(seed: int) -> None:
+    from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
+    from pymatgen.core import Composition
+
+    rng = np.random.default_rng(seed)
+    system = ("Al", "Cu", "Ni")
+    counts = rng.integers(0, 4, (40, 3))
+    counts[:3] = np.eye(3)
+    counts = counts[counts.sum(axis=1) > 0]
+    formulas = ["".join(f"{s}{n}" for s, n in zip(system, row) if n) for row in counts]
+    energy = np.where((counts > 0).sum(axis=1) == 1, 0.0, rng.normal(-0.1, 0.3, len(counts)))
+    diagram = ternary_diagram(system, [*formulas, "AlPd", "Ni"], np.append(energy, [-9.0, np.nan]))
+    assert diagram.rows.tolist() == list(range(len(formulas)))
+    entries = [PDEntry(Composition(f), e * Composition(f).num_atoms) for f, e in zip(formulas, energy)]
+    phases = PhaseDiagram(entries)
+    above = [phases.get_e_above_hull(entry) for entry in entries]
+    np.testing.assert_allclose(diagram.above, above, atol=1e-9)
+    # Lines end at stable phases, and no two of them cross but there.
+    on_hull = diagram.above < 1e-9
+    stable = {(round(x, 9), round(y, 9)) for x, y in zip(diagram.x[on_hull], diagram.y[on_hull])}
+    assert {(round(x, 9), round(y, 9)) for x, y in diagram.lines.reshape(-1, 2)} <= stable
+    # A triangulation of a triangle: each line but those of the sides belongs to two facets (Euler).
+    ends = {tuple(p) for p in diagram.lines.reshape(-1, 2).round(9).tolist()}
+    sides = sum(_on_one_side(*line) for line in diagram.lines)
+    facets = (2 * len(diagram.lines) - sides) / 3
+    assert len(ends) - len(diagram.lines) + facets == 1
+
+
+def _on_one_side(a: float, b: float, c: float, d: float) -> bool:
+    root = np.sqrt(3)
+    distances = [(b, d), (root * a - b, root * c - d), (root * (1 - a) - b, root * (1 - c) - d)]
+    return any(abs(p) < 1e-9 and abs(q) < 1e-9 for p, q in distances)
+
+
+def test_a_ternary_without_compounds() -> None:
+    diagram = ternary_diagram(("Al", "Cu", "Ni"), ["AlCuNi", "Al"], np.array([0.1, 0.0]))
+    assert diagram.above.tolist() == [0.1, 0.0]
+    assert len(diagram.lines) == 3
+    assert ternary_diagram(("Al", "Cu", "Ni"), [], np.array([])).x.size == 0
 
 
 @given(arrays(float, st.integers(0, 300), elements=st.floats(-1e6, 1e6)))

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import smtplib
-import ssl
 import threading
 import time
 from collections.abc import Callable
-from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 from matcompute.campaign.state.notices import EVENTS, NoticeRow, due_notices, set_notice
 from matcompute.centres.limits import backoff_s
-from matcompute.errors import MatcomputeError
+from matcompute.delivery import DeliveryError, secret, send_email, send_webhook
+from matcompute.times import utc_text
 
 if TYPE_CHECKING:
     from matcompute.campaign.state import State
-    from matcompute.workspace.options import EmailOptions, NotifyOptions
+    from matcompute.workspace.options import NotifyOptions
 
-__all__ = ["MOST_TRIES", "DeliveryError", "Notifier", "deliver", "payload", "send_email", "send_webhook"]
+__all__ = ["MOST_TRIES", "Notifier", "deliver", "payload"]
 
 LOGGER = logging.getLogger(__name__)
 #: Times that a delivery is tried: over about half a day.
 MOST_TRIES = 12
-TIMEOUT_S = 15.0
-
-
-class DeliveryError(MatcomputeError):
-    """A notice cannot be delivered."""
 
 
 def payload(notice: NoticeRow, workspace: str = "") -> dict[str, Any]:
@@ -46,7 +34,7 @@ def payload(notice: NoticeRow, workspace: str = "") -> dict[str, Any]:
         "campaign": notice.campaign or None,
         "centre": notice.centre or None,
         "workspace": workspace or None,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(notice.created)),
+        "time": utc_text(notice.created),
         "id": notice.key,
     }
 
@@ -133,74 +121,12 @@ class Notifier(threading.Thread):
 
 def _webhook(options: NotifyOptions, notice: NoticeRow, workspace: str) -> None:
     if options.webhook:
-        token = _secret(options.webhook_token_env)
+        token = secret(options.webhook_token_env)
         send_webhook(options.webhook, payload(notice, workspace), token=token)
 
 
 def _email(options: NotifyOptions, notice: NoticeRow, workspace: str) -> None:
     if options.email:
-        send_email(options.email, notice, workspace)
-
-
-def send_webhook(url: str, content: dict[str, Any], *, token: str | None = None) -> None:
-    """POST a notice as JSON.
-
-    Raises
-    ------
-    DeliveryError
-        If it is not accepted with a status of 200 to 299.
-    """
-    headers = {"Content-Type": "application/json", "User-Agent": "matcompute"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    request = Request(url, data=json.dumps(content).encode(), headers=headers, method="POST")
-    try:
-        with urlopen(request, timeout=TIMEOUT_S) as answer:
-            if not 200 <= answer.status < 300:
-                raise DeliveryError(f"webhook {url}: status {answer.status}")
-    except (URLError, OSError, ValueError) as error:
-        raise DeliveryError(f"webhook {url}: {error}") from error
-
-
-def send_email(options: EmailOptions, notice: NoticeRow, workspace: str = "") -> None:
-    """Send a notice by SMTP.
-
-    Raises
-    ------
-    DeliveryError
-        If the server does not take it.
-    """
-    message = EmailMessage()
-    message["Subject"] = f"[matcompute] {notice.text.splitlines()[0][:120]}"
-    message["From"], message["To"] = options.sender, ", ".join(options.to)
-    message["Date"] = formatdate(notice.created)
-    message["Message-ID"] = make_msgid(domain="matcompute")
-    where = f"\nworkspace: {workspace}" if workspace else ""
-    message.set_content(f"{notice.text}\n\nevent: {EVENTS.get(notice.event, notice.event)}{where}\n")
-    try:
-        context = ssl.create_default_context() if options.security != "none" else None
-        connect = smtplib.SMTP if options.security != "tls" else None
-        server = (
-            connect(options.host, options.port, timeout=TIMEOUT_S)
-            if connect is not None
-            else smtplib.SMTP_SSL(options.host, options.port, timeout=TIMEOUT_S, context=context)
-        )
-        with server:
-            if options.security == "starttls":
-                server.starttls(context=context)
-            if options.user:
-                server.login(options.user, _secret(options.password_env) or "")
-            server.send_message(message)
-    except (smtplib.SMTPException, OSError) as error:
-        raise DeliveryError(f"e-mail by {options.host}:{options.port}: {error}") from error
-
-
-def _secret(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    value = os.environ.get(variable)
-    if value is None:
-        raise DeliveryError(
-            f"the environment variable {variable} is not set where the dispatcher was started"
-        )
-    return value
+        where = f"\nworkspace: {workspace}" if workspace else ""
+        text = f"{notice.text}\n\nevent: {EVENTS.get(notice.event, notice.event)}{where}\n"
+        send_email(options.email, f"[matcompute] {notice.text}", text, at=notice.created)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from matcompute.cli._lazy import LazyGroup
+from matcompute.cli._shared import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +103,7 @@ def status(name: str, follow: bool, as_json: bool) -> None:
         found: CampaignStatus | None = control.status(workspace, state, name)
         assert found is not None
         if as_json:
-            _print_json(found.to_json())
+            print_json(found.to_json())
             return
         console = _console()
         if follow:
@@ -127,7 +127,7 @@ def list_(as_json: bool) -> None:
             names = [row.name for row in all_campaigns(connection)]
         found = [control.status(workspace, state, name) for name in names]
     if as_json:
-        _print_json([item.to_json() for item in found])
+        print_json([item.to_json() for item in found])
         return
     console = _console()
     if not found:
@@ -238,7 +238,7 @@ def failures(name: str, as_json: bool) -> None:
         row = find(connection, name)
         found = grouped(connection, row)
     if as_json:
-        _print_json([item.to_json() for item in found])
+        print_json([item.to_json() for item in found])
         return
     if not found:
         click.echo(f"nothing failed in campaign '{row.name}'")
@@ -248,7 +248,3 @@ def failures(name: str, as_json: bool) -> None:
         click.echo(click.style(f"{item.count} {item.what} in {item.stage}: {item.cause}{code}", bold=True))
         click.echo(f"  example: {item.example}" + (f": {item.message}" if item.message else ""))
         click.echo(f"  what to do: {item.remedy}")
-
-
-def _print_json(data: Any) -> None:
-    click.echo(json.dumps(data, indent=2))

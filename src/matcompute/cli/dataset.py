@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from matcompute.cli._shared import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,8 +32,7 @@ def _console() -> Console:
 
 
 def _print_json(value: Any) -> None:
-    # NaN is not JSON.
-    click.echo(json.dumps(_clean(value), indent=2, default=str, ensure_ascii=False))
+    print_json(_clean(value))  # NaN is not JSON
 
 
 def _clean(value: Any) -> Any:

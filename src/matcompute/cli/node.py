@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from matcompute.cli._lazy import LazyGroup
 from matcompute.cli._progress import stages
+from matcompute.cli._shared import print_json, publication_folder, publication_option, store_option
 
 if TYPE_CHECKING:
     from matcompute.server.duties.period import Period
@@ -31,38 +31,25 @@ _period = click.option(
         "token": ("matcompute.cli.node_token:token", "Make, list and revoke access tokens."),
     },
 )
-@click.option(
-    "-d",
-    "--publication",
-    type=_PATH,
-    envvar="MATCOMPUTE_PUBLICATION",
-    help="Folder of the publication; else $MATCOMPUTE_PUBLICATION, else publication/ in the workspace.",
-)
+@publication_option("--publication")
+@store_option
 @click.pass_context
-def node(ctx: click.Context, publication: Path | None) -> None:
+def node(ctx: click.Context, publication: Path | None, store: str | None) -> None:
     """Reports, audit, evidence, tokens, and moving to another node."""
-    ctx.meta["publication"] = publication
-
-
-def folder_of() -> Path:
-    """Return the folder of the publication that the command line names."""
-    folder: Path | None = click.get_current_context().meta["publication"]
-    if folder is None:
-        from matcompute.workspace import Workspace
-
-        folder = Workspace.find().root / "publication"
-    return folder
+    ctx.meta["publication"], ctx.meta["store"] = publication, store
 
 
 def open_node() -> Node:
-    """Return that node; there must be one."""
+    """Return the node that the command line names; there must be one."""
     from matcompute.errors import InputError
+    from matcompute.publish.release import Publication
     from matcompute.server.node import Node
 
-    folder = folder_of()
+    meta = click.get_current_context().meta
+    folder = publication_folder(meta["publication"])
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist", hint="name the publication: matcompute node -d FOLDER …")
-    return Node(folder)
+    return Node(Publication(folder, meta["store"]))
 
 
 def period_of(text: str | None) -> Period:
@@ -87,7 +74,7 @@ def kpi(period: str | None, out: Path | None, as_json: bool) -> None:
         write_statement("kpi", numbers, out, key_of(made.publication.keys))
         click.echo(f"report of {numbers['period']['begin']} to {numbers['period']['end']} → {out}")
     elif as_json:
-        click.echo(json.dumps(numbers, indent=2, ensure_ascii=False))
+        print_json(numbers)
     else:
         click.echo(markdown(numbers), nl=False)
 
@@ -103,7 +90,7 @@ def alerts(ctx: click.Context, period: str | None, as_json: bool) -> None:
     span = period_of(period)
     found = [e.data for e in audit_of(open_node()).entries(since=span.begin, until=span.end, kinds=["alert"])]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
     else:
         for alert in found:
             click.echo(f"{alert['at']}  {alert['message']!a}")
@@ -121,7 +108,7 @@ def usage(period: str | None, as_json: bool) -> None:
     month = period_of(period).begin[:7]
     rows = audit_of(open_node()).usage(period=month)
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
     for row in rows:
         who = row["principal"] or "(public)"
@@ -226,9 +213,8 @@ def import_(export: Path, trust: tuple[str, ...]) -> None:
     """Make an empty node the holder of what is in the folder EXPORT."""
     from matcompute.server.duties.arriving import import_node
 
+    folder = publication_folder(click.get_current_context().meta["publication"])
     with stages() as show:
-        said = import_node(export, folder_of(), trusted=trust, progress=show)
-    click.echo(
-        f"{said['datasets']} dataset(s), {said['versions']} version(s) of {said['node']} → {folder_of()}"
-    )
+        said = import_node(export, folder, trusted=trust, progress=show)
+    click.echo(f"{said['datasets']} dataset(s), {said['versions']} version(s) of {said['node']} → {folder}")
     click.echo(f"content {said['content_sha256']}")

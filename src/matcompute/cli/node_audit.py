@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
+from matcompute.cli._shared import print_json
 from matcompute.cli.node import open_node, period_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def verify(ctx: click.Context, known: tuple[str, ...], as_json: bool) -> None:
     head = log.head()
     if as_json:
         found = [{"seq": p.seq, "message": p.message} for p in problems]
-        click.echo(json.dumps({"valid": not problems, "head": head.to_json(), "problems": found}, indent=2))
+        print_json({"valid": not problems, "head": head.to_json(), "problems": found})
     else:
         for p in problems:
             click.echo(f"record {p.seq}: {p.message}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from matcompute.cli._shared import print_json, publication_folder, publication_option
 
 if TYPE_CHECKING:
     from matcompute.server.node import Node
@@ -15,13 +16,7 @@ __all__ = ["token"]
 
 
 @click.group()
-@click.option(
-    "-d",
-    "--publication",
-    type=click.Path(path_type=Path),
-    envvar="MATCOMPUTE_PUBLICATION",
-    help="Folder of the publication; else $MATCOMPUTE_PUBLICATION, else publication/ in the workspace.",
-)
+@publication_option("--publication")
 @click.pass_context
 def token(ctx: click.Context, publication: Path | None) -> None:
     """Make, list and revoke access tokens."""
@@ -31,12 +26,7 @@ def token(ctx: click.Context, publication: Path | None) -> None:
 def _node() -> Node:
     from matcompute.server.node import Node
 
-    folder = click.get_current_context().meta["publication"]
-    if folder is None:
-        from matcompute.workspace import Workspace
-
-        folder = Workspace.find().root / "publication"
-    node = Node(folder)
+    node = Node(publication_folder(click.get_current_context().meta["publication"]))
     node.create_tables()
     return node
 
@@ -97,7 +87,7 @@ def list_(as_json: bool) -> None:
     names = ("id", "name", "tier", "grade", "scopes", "products", "created", "expires", "revoked")
     rows = [{name: getattr(row, name) for name in names} for row in tokens.listing(_node().engine)]
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
     from rich.console import Console
     from rich.table import Table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from matcompute.cli._progress import stages
+from matcompute.cli._shared import print_json, publication_folder, publication_option, store_option
 
 if TYPE_CHECKING:
     from matcompute.publish.release import Publication
@@ -48,6 +48,10 @@ def _terms(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--doi", help="DOI that the registry gave."),
             click.option("--holder", help="Who holds the rights."),
             click.option("--project", help="Number of the project that paid for it."),
+            click.option("--funder", help="Name of who paid for it."),
+            click.option(
+                "--funder-id", help="Address of the funder at ROR or in the Crossref Funder Registry."
+            ),
             click.option("--embargo", help="Day (UTC, YYYY-MM-DD) before which it cannot be public."),
             click.option("--patent", "patents", multiple=True, help="Number of a patent; repeatable."),
         ]
@@ -57,14 +61,8 @@ def _terms(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group()
-@click.option(
-    "-d",
-    "--folder",
-    type=_PATH,
-    envvar="MATCOMPUTE_PUBLICATION",
-    help="Folder of keys, store and events; else $MATCOMPUTE_PUBLICATION, else publication/ in the workspace.",
-)
-@click.option("--store", help="Another place of the store: a folder or a URL (s3://bucket/prefix).")
+@publication_option("--folder")
+@store_option
 @click.pass_context
 def publish(ctx: click.Context, folder: Path | None, store: str | None) -> None:
     """Release signed, immutable versions of datasets that a platform can pull."""
@@ -75,21 +73,13 @@ def _publication() -> Publication:
     from matcompute.publish.release import Publication
 
     folder, store = click.get_current_context().obj
-    if folder is None:
-        from matcompute.workspace import Workspace
-
-        folder = Workspace.find().root / "publication"
-    return Publication(folder, store)
+    return Publication(publication_folder(folder), store)
 
 
 def _read_terms(files: tuple[Path, ...], given: dict[str, Any]) -> Terms:
     from matcompute.publish.terms import terms_of
 
     return terms_of(list(files), given.pop("node"), **given)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @publish.command()
@@ -136,7 +126,7 @@ def check(
             progress=lambda done, total: show("checking", done, total),
         )
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
         from rich.console import Console
         from rich.table import Table
@@ -214,7 +204,7 @@ def release(folder: Path, reason: str, min_converged: float, as_json: bool) -> N
 
 def _print_event(event: Any, as_json: bool) -> None:
     if as_json:
-        _print_json(event.to_json())
+        print_json(event.to_json())
         return
     version = "" if event.version is None else f" version {event.version}"
     click.echo(f"event {event.seq}: {event.op} {event.dataset_id}{version}, {event.grade}, {event.tier}")
@@ -247,7 +237,7 @@ def list_(as_json: bool) -> None:
     """List what was released, and what holds now."""
     found = _publication().describe()
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     if not found:
         click.echo("nothing was released yet")
@@ -273,7 +263,7 @@ def verify(ctx: click.Context, dataset_id: str | None, as_json: bool) -> None:
     with stages() as show:
         problems = _publication().verify(dataset_id, lambda done, total: show("reading", done, total))
     if as_json:
-        _print_json({"valid": not problems, "problems": [vars(p) for p in problems]})
+        print_json({"valid": not problems, "problems": [vars(p) for p in problems]})
     else:
         for p in problems:
             version = "" if p.version is None else f" version {p.version}"

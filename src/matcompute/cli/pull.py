@@ -72,7 +72,7 @@ def pull(
         if as_json:
             click.echo(json.dumps(report.to_json(), ensure_ascii=False, indent=None if following else 2))
         else:
-            _print(report)
+            _print(report, chosen.key)
 
     with _bars() as progress:
         if following:
@@ -130,13 +130,15 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
-def _print(report: Report) -> None:
+def _print(report: Report, pinned: str | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     name = report.node or report.url
-    if report.first:
+    if report.first and pinned:
+        console.print(f"first contact with {name}: it shows the key that you gave, {pinned}")
+    elif report.first:
         console.print(
             f"first contact with {name}: key {report.key_id} is believed; compare it with the node's people"
         )

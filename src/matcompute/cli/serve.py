@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from matcompute.cli._shared import publication_option, store_option
+
 __all__ = ["serve"]
 
 
@@ -14,14 +16,8 @@ __all__ = ["serve"]
 @click.option(
     "--port", default=8642, show_default=True, type=click.IntRange(0, 65535), help="0: any free one."
 )
-@click.option(
-    "-d",
-    "--publication",
-    type=click.Path(path_type=Path),
-    envvar="MATCOMPUTE_PUBLICATION",
-    help="Folder of keys, store and events; else $MATCOMPUTE_PUBLICATION, else publication/ in the workspace.",
-)
-@click.option("--store", help="Another place of the store: a folder or a URL (s3://bucket/prefix).")
+@publication_option("--publication")
+@store_option
 @click.option("--rebuild", is_flag=True, help="Make the index again from events and store first.")
 @click.option(
     "--campaigns",

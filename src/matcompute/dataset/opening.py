@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import IO
 
 import h5py
 
@@ -15,8 +16,20 @@ __all__ = ["GROUPS", "check_header", "missing_parts", "open_dataset", "open_hdf5
 GROUPS = ("entries", "sites", "results", "methods", "sources", "selections", "provenance")
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading, with our words for what can go wrong."""
+def open_hdf5(path: Path, stream: IO[bytes] | None = None) -> h5py.File:
+    """Open an HDF5 file, or a stream of one, for reading, with our words for what can go wrong."""
+    if stream is None:
+        _check_file(path)
+    try:
+        return h5py.File(stream or path, "r", locking="best-effort")
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DatasetFileError(
+            f"{path}: HDF5 file is damaged or cut short ({reason})", hint="copy or download it again"
+        ) from error
+
+
+def _check_file(path: Path) -> None:
     if not path.exists():
         raise DatasetFileError(f"{path}: no such file")
     if path.is_dir():
@@ -28,13 +41,6 @@ def open_hdf5(path: Path) -> h5py.File:
         raise DatasetFileError(f"{path}: cannot be read ({error.strerror})") from error
     if head != b"\x89HDF\r\n\x1a\n" and not h5py.is_hdf5(path):
         raise DatasetFileError(f"{path}: not an HDF5 file", hint="a matcompute dataset is an HDF5 file (.h5)")
-    try:
-        return h5py.File(path, "r", locking="best-effort")
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DatasetFileError(
-            f"{path}: HDF5 file is damaged or cut short ({reason})", hint="copy or download it again"
-        ) from error
 
 
 def check_header(file: h5py.File, path: Path) -> None:
@@ -80,9 +86,9 @@ def missing_parts(file: h5py.File) -> list[str]:
     return [name for name in names if name not in file]
 
 
-def open_dataset(path: Path) -> h5py.File:
+def open_dataset(path: Path, stream: IO[bytes] | None = None) -> h5py.File:
     """Open and check a dataset file."""
-    file = open_hdf5(path)
+    file = open_hdf5(path, stream)
     try:
         check_header(file, path)
         try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 import h5py
 import numpy as np
@@ -45,6 +45,8 @@ class Dataset:
     ----------
     path
         The file.
+    stream
+        The same file, open for reading, where it is not on a disk of this machine; the caller closes it.
 
     Raises
     ------
@@ -52,9 +54,9 @@ class Dataset:
         If the file is missing, is not HDF5, is not a dataset, is of another format version, or is damaged.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, stream: IO[bytes] | None = None) -> None:
         self.path = Path(path)
-        self.file: h5py.File = open_dataset(self.path)
+        self.file: h5py.File = open_dataset(self.path, stream)
         self._n = int(self.file["entries/id"].shape[0])
 
     def __enter__(self) -> Self:

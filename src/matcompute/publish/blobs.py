@@ -6,9 +6,7 @@ import contextlib
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
-
-from matcompute.publish.canonical import sha256_file
+from typing import IO, Any
 
 __all__ = ["copy", "digest_of", "rename_folder", "sync_tree", "write_whole"]
 
@@ -23,26 +21,23 @@ def digest_of(file: Any) -> str:
     return digest.hexdigest()
 
 
-def copy(fs: Any, source: Path, target: str | None) -> str:
-    """Copy a local file into an fsspec file system; only read it if there is no target.
+def copy(source: Path, out: IO[bytes]) -> str:
+    """Copy a local file into one that is open for writing, and onto the disk if that is a local file.
 
     Returns
     -------
     str
         SHA-256 of what was read, hexadecimal.
     """
-    if target is None:
-        return sha256_file(source)
-    fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
     digest = hashlib.sha256()
-    with source.open("rb") as file, fs.open(target, "wb") as out:
+    with source.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
             out.write(block)
-        # Only files of a local disk have a number to sync.
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            out.flush()
-            os.fsync(out.fileno())
+    # Only files of a local disk have a number to sync.
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        out.flush()
+        os.fsync(out.fileno())
     return digest.hexdigest()
 
 

@@ -12,7 +12,6 @@ from matcompute.publish.canonical import sha256_file
 from matcompute.publish.errors import PublishError
 from matcompute.publish.facts import FileFact, NodeFact, ReleaseFacts, SoftwareFact
 from matcompute.publish.gates import structures_digest
-from matcompute.publish.keys import utc_now
 from matcompute.publish.manifest import MANIFEST, Counts, File, Manifest, Previous
 from matcompute.publish.mappings import render
 from matcompute.publish.optimade import write_optimade
@@ -20,6 +19,7 @@ from matcompute.publish.origin import origin
 from matcompute.publish.parquet import write_summary_table
 from matcompute.publish.summary import summarize_release
 from matcompute.publish.terms import Terms
+from matcompute.times import utc_now
 
 __all__ = ["DOCUMENTS", "build", "shards_of"]
 
@@ -111,6 +111,14 @@ def shards_of(folder: Path, manifest: Manifest) -> list[Path]:
     return [folder / file.path for file in manifest.files if file.role == "data"]
 
 
+def _take(source: Path, folder: Path) -> tuple[Path, str]:
+    """Copy a file into a folder; return where it is and its SHA-256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / source.name
+    with target.open("wb") as out:
+        return target, copy(source, out)
+
+
 def _fill(
     shards: list[Path],
     terms: Terms,
@@ -120,19 +128,15 @@ def _fill(
     tables_dir: Path | None,
     progress: Callable[[str, int, int], None],
 ) -> Manifest:
-    from fsspec.implementations.local import LocalFileSystem
-
     files: list[File] = []
     total, done = sum(path.stat().st_size for path in shards), 0
     for path in shards:
-        target = folder / "data" / path.name
-        digest = copy(LocalFileSystem(), path, str(target))
+        target, digest = _take(path, folder / "data")
         done += path.stat().st_size
         progress("copying", done, total)
         files.append(_file(folder, target, "application/x-hdf5", "data", digest))
     if archive is not None:
-        target = folder / "provenance" / archive.name
-        digest = copy(LocalFileSystem(), archive, str(target))
+        target, digest = _take(archive, folder / "provenance")
         files.append(_file(folder, target, "application/zip", "provenance", digest))
     # From here on only the copies are read: what is described is what is released.
     copies = [folder / "data" / path.name for path in shards]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from matcompute.publish.errors import PublishError
-from matcompute.publish.keys import utc_now
 from matcompute.publish.manifest import Manifest
+from matcompute.times import utc_now
 
 __all__ = ["Event", "Events", "Known", "Standing"]
 

@@ -15,10 +15,10 @@ from matcompute.dataset import GRADES, TIERS, Dataset, Quality, Violation, valid
 from matcompute.publish.canonical import sha256_file
 from matcompute.publish.errors import GateError, PublishError
 from matcompute.publish.events import Events
-from matcompute.publish.keys import utc_now
 from matcompute.publish.manifest import Manifest
 from matcompute.publish.origin import origin
 from matcompute.publish.terms import Terms
+from matcompute.times import utc_now
 
 __all__ = ["Finding", "GateReport", "Limits", "check", "structures_digest"]
 

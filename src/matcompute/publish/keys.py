@@ -10,7 +10,6 @@ import binascii
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from matcompute.publish.canonical import dump, sha256
 from matcompute.publish.errors import KeyFileError, SignatureError
+from matcompute.times import utc_now
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -31,18 +31,12 @@ __all__ = [
     "generate",
     "load",
     "rotate",
-    "utc_now",
 ]
 
 ALGORITHM = "Ed25519"
 KEYRING = "keyring.json"
 # What a key signs begins with the kind of statement, so that one kind can never pass for another.
 _ROTATION_CONTEXT = b"matcompute.key-rotation/v1\n"
-
-
-def utc_now() -> str:
-    """Return the time now, UTC, ISO 8601 to the second."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def key_id_of(public: bytes) -> str:

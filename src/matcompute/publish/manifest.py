@@ -121,8 +121,8 @@ class Manifest(_Model):
     structures_sha256
         Digest over the sorted structure hashes of all entries: equal for two datasets of the same structures.
     keywords, identifiers, rights
-        Words to find it by; CSTR and DOI; holder, project, embargo and patents. They stand in the file only where
-        there are any.
+        Words to find it by; CSTR and DOI; whose it is, who paid for it, embargo and patents. They stand in the file
+        only where there are any.
     """
 
     schema_: Literal["matcompute.manifest/v1"] = Field("matcompute.manifest/v1", alias="schema")

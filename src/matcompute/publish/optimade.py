@@ -6,7 +6,6 @@ import gzip
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from matcompute.dataset import Dataset, Status
 from matcompute.publish.facts import ReleaseFacts
 from matcompute.publish.mappings import load_table, render
 from matcompute.publish.mappings.tables import MappingError
+from matcompute.times import exact
 from matcompute_kernels.elements import SYMBOLS
 
 __all__ = ["anonymous_formula", "structure_lines", "write_optimade"]
 
 _BLOCK = 4096
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LABELS = [s.label for s in Status]
 #: Key of a property definition that says where its value comes from.
 _SOURCE = "x-matcompute-source"
@@ -115,7 +114,7 @@ def structure_lines(
         a, b = int(batch.ptr[k]), int(batch.ptr[k + 1])
         attributes: dict[str, Any] = {
             "immutable_id": f"{release}/{ids[k]}",
-            "last_modified": _time(int(times[k])),
+            "last_modified": exact(int(times[k])),
             **_composition(batch.numbers[a:b]),
             **_lattice(batch.cell[k], batch.pbc[k]),
             "cartesian_site_positions": batch.positions[a:b].tolist(),
@@ -188,10 +187,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(v) for v in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _time(microseconds: int) -> str:
-    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat().replace("+00:00", "Z")
 
 
 def _line(item: dict[str, Any]) -> bytes:

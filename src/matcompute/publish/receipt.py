@@ -11,8 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from matcompute.publish.canonical import dump, sha256
 from matcompute.publish.errors import SignatureError
-from matcompute.publish.keys import PublicKey, SigningKey, key_id_of, utc_now
+from matcompute.publish.keys import PublicKey, SigningKey, key_id_of
 from matcompute.publish.manifest import Digest
+from matcompute.times import utc_now
 
 __all__ = ["Receipt", "sign_receipt"]
 

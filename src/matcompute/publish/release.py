@@ -15,11 +15,12 @@ from matcompute.publish.chain import verify_chain
 from matcompute.publish.errors import ManifestError, PublishError, StoreError
 from matcompute.publish.events import Event, Events
 from matcompute.publish.gates import Limits, check
-from matcompute.publish.keys import Keyring, SigningKey, load, utc_now
+from matcompute.publish.keys import Keyring, SigningKey, load
 from matcompute.publish.manifest import MANIFEST, SIGNATURE, Manifest
 from matcompute.publish.signing import Signature, sign, verify
 from matcompute.publish.store import Store
 from matcompute.publish.terms import Terms, terms_of
+from matcompute.times import utc_now
 
 __all__ = ["Problem", "Publication"]
 
@@ -47,7 +48,7 @@ class Publication:
     def __init__(self, folder: Path, store: str | Path | None = None) -> None:
         self.folder = folder
         self.keys = folder / "keys"
-        self.store = Store(store if store is not None else folder / "store")
+        self.store = Store(store if store is not None else folder / "store", lock=folder / ".store.lock")
         self.events = Events(folder / "events.sqlite")
 
     # -- reading ----------------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from matcompute.errors import InputError
 
@@ -15,6 +15,7 @@ __all__ = ["CSTR_PATTERN", "Identifiers", "Rights", "identifiers_of", "rights_of
 #: A CSTR, as the platform's registry writes it: five characters, a two-digit type, the name.
 CSTR_PATTERN = r"^\w{5}\.\d{2}\..*$"
 DOI_PATTERN = r"^10\.\d{4,9}/\S+$"
+FUNDER_PATTERN = r"^https://(ror\.org/0[a-z0-9]{6}[0-9]{2}|doi\.org/10\.13039/[0-9]+)$"
 _BEFORE = re.compile(r"^\s*(?:cstr:|doi:|https?://(?:www\.|dx\.)?(?:doi\.org|cstr\.cn)/)\s*", re.IGNORECASE)
 
 
@@ -47,6 +48,8 @@ class Rights(_Model):
         Who holds the rights.
     project
         Number of the project that paid for it.
+    funder, funder_id
+        Who paid: name, and address at ROR or in the Crossref Funder Registry.
     embargo
         Day (UTC) from which on it may be public, ``YYYY-MM-DD``; before it only member tiers may have it.
     patents
@@ -55,8 +58,16 @@ class Rights(_Model):
 
     holder: Text | None = None
     project: Text | None = None
+    funder: Text | None = None
+    funder_id: str | None = Field(default=None, pattern=FUNDER_PATTERN)
     embargo: Annotated[str, AfterValidator(_day)] | None = None
     patents: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.funder_id and not self.funder:
+            raise ValueError("the funder's name is missing")
+        return self
 
     @property
     def conditions(self) -> str:
@@ -101,9 +112,12 @@ def rights_of(**given: Any) -> Rights:
         return Rights(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
+        name = str(first["loc"][0]) if first["loc"] else "funder"
         if name == "embargo":
             raise InputError(
                 f"embargo '{given[name]}' is no day", hint="give it as 2027-01-31 (UTC)"
             ) from error
+        if name == "funder_id":
+            hint = "https://ror.org/0… or https://doi.org/10.13039/…"
+            raise InputError(f"funder id '{given[name]}' is none", hint=hint) from error
         raise InputError(f"{name}: {first['msg']}") from error

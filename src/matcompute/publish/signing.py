@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from matcompute.publish.canonical import dump, sha256
 from matcompute.publish.errors import SignatureError
-from matcompute.publish.keys import Keyring, SigningKey, utc_now
+from matcompute.publish.keys import Keyring, SigningKey
 from matcompute.publish.manifest import Time
+from matcompute.times import utc_now
 
 __all__ = ["Signature", "sign", "verify"]
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from matcompute.publish.blobs import copy, digest_of, rename_folder, write_whole
+from matcompute.publish.blobs import rename_folder
 from matcompute.publish.canonical import sha256, sha256_file
 from matcompute.publish.errors import StoreError
-from matcompute.publish.keys import utc_now
+from matcompute.publish.files import Files
 from matcompute.publish.manifest import safe_path
 from matcompute.publish.ocfl import (
     ALGORITHM,
@@ -32,6 +31,7 @@ from matcompute.publish.ocfl import (
     object_path,
     version_number,
 )
+from matcompute.times import utc_now
 
 __all__ = ["Damage", "Store"]
 
@@ -54,23 +54,27 @@ class Store:
     ----------
     root
         Folder, or URL that fsspec knows (``s3://bucket/prefix``). Made when the first version is written.
+    lock
+        Local file that keeps writers apart; beside the root by default, if that is on a local disk.
     options
         Options of the fsspec file system.
 
     Notes
     -----
-    One writer at a time: on a local disk a lock file beside the root sees to it; elsewhere it is up to the node.
+    One writer at a time. A remote store has no lock of its own: writers must share a lock file on one machine, as all
+    that write to one publication do.
     """
 
-    def __init__(self, root: str | Path, **options: Any) -> None:
-        from fsspec.core import url_to_fs
-        from fsspec.implementations.local import LocalFileSystem
-
-        self.fs, found = url_to_fs(str(root), **options)
-        self.root = str(found).rstrip("/")
-        self.local = Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
+    def __init__(self, root: str | Path, *, lock: Path | None = None, **options: Any) -> None:
+        self.files = Files(root, **options)
+        self.root, self.local = self.files.root, self.files.local
+        self._lock_file = Path(self.files.beside("lock")) if self.local else lock
 
     # -- reading ----------------------------------------------------------------------------------------------
+
+    def is_there(self) -> bool:
+        """Whether something was ever written here."""
+        return self.files.exists(f"{self.root}/{ROOT[0]}")
 
     def objects(self) -> Iterator[str]:
         """Yield the ids of all objects, in the order of their folders."""
@@ -111,16 +115,17 @@ class Store:
         StoreError
             If there is no such version or path.
         """
-        inventory = self.inventory(object_id)
+        return self._place(self.inventory(object_id), version, path)
+
+    def _place(self, inventory: Inventory, version: int, path: str) -> str:
         digest = inventory.version(version).state.get(path)
         if digest is None:
-            raise StoreError(f"{object_id} version {version} has no file '{path}'")
-        return f"{self._folder(object_id)}/{inventory.content[digest]}"
+            raise StoreError(f"{inventory.object_id} version {version} has no file '{path}'")
+        return f"{self._folder(inventory.object_id)}/{inventory.content[digest]}"
 
     def open(self, object_id: str, version: int, path: str) -> IO[bytes]:
         """Open a file of a version for reading; close it after use."""
-        file: IO[bytes] = self.fs.open(self.path(object_id, version, path), "rb")
-        return file
+        return self.files.open(self.path(object_id, version, path))
 
     def read(self, object_id: str, version: int, path: str) -> bytes:
         """Return the content of a small file, checked against its digest.
@@ -130,9 +135,9 @@ class Store:
         StoreError
             If the content is damaged.
         """
-        with self.open(object_id, version, path) as file:
-            raw = file.read()
-        if sha256(raw) != self.inventory(object_id).version(version).state[path]:
+        inventory = self.inventory(object_id)
+        raw = self.files.read(self._place(inventory, version, path))
+        if sha256(raw) != inventory.version(version).state[path]:
             raise StoreError(f"{object_id} version {version}: {path} is damaged (its digest is another one)")
         return raw
 
@@ -176,11 +181,10 @@ class Store:
         for done, (name, path, digest) in enumerate(work, start=1):
             relative = path.removeprefix(f"{self._folder(name)}/")
             try:
-                with self.fs.open(path, "rb") as file:
-                    actual = digest_of(file)
+                actual = self.files.digest(path)
                 if actual != digest:
                     found.append(Damage(name, relative, f"its SHA-256 is {actual}, not {digest}"))
-            except OSError as error:
+            except (OSError, StoreError) as error:
                 found.append(Damage(name, relative, f"cannot be read ({error})"))
             if progress is not None:
                 progress(done, len(work))
@@ -264,7 +268,7 @@ class Store:
     ) -> int:
         number = base.head + 1
         # A local version is put together beside the store and renamed into it; a remote one is written in place.
-        staging = f"{self._beside('staging')}/{uuid4()}" if self.local else folder
+        staging = f"{self.files.beside('staging')}/{uuid4()}" if self.local else folder
         done, total, new = 0, sum(p.stat().st_size for p in files.values()), 0
         state: dict[str, str] = {}
         content = set(base.content)
@@ -273,7 +277,7 @@ class Store:
                 digest = expected.get(path) or sha256_file(source)
                 state[path] = digest
                 target = None if digest in content else f"{staging}/v{number}/content/{path}"
-                if copy(self.fs, source, target) != digest:
+                if (self.files.copy(source, target) if target else sha256_file(source)) != digest:
                     raise StoreError(
                         f"{source} is not the file that the manifest lists (its digest is another one)"
                     )
@@ -285,7 +289,7 @@ class Store:
             inventory = base.with_version(Version(created or utc_now(), state, message, user))
             raw = inventory.to_bytes()
             if number == 1:
-                self._put(f"{staging}/{OBJECT[0]}", OBJECT[1])
+                self.files.write(f"{staging}/{OBJECT[0]}", OBJECT[1])
             self._put_inventory(f"{staging}/v{number}", raw)
             if self.local:
                 if number == 1:
@@ -294,12 +298,8 @@ class Store:
                     rename_folder(Path(staging), Path(folder))
                 else:
                     rename_folder(Path(staging) / f"v{number}", Path(folder) / f"v{number}")
-        except BaseException:
-            if self.local:
-                shutil.rmtree(self._beside("staging"), ignore_errors=True)
-            raise
-        if self.local:
-            shutil.rmtree(self._beside("staging"), ignore_errors=True)
+        finally:
+            self.files.clear_beside("staging")
         if not self.local or number > 1:
             self._put_inventory(folder, raw)
         return new
@@ -312,53 +312,42 @@ class Store:
 
     def _mend(self, folder: str, newest: Inventory | None) -> None:
         """Remove what a crash left unfinished, and bring the root inventory up to date."""
-        if self.local:
-            shutil.rmtree(self._beside("staging"), ignore_errors=True)
-        if not self.fs.exists(folder):
-            return
+        self.files.clear_beside("staging")
         head = newest.head if newest else 0
-        for path in self.fs.ls(folder, detail=False):
-            number = version_number(str(path).rstrip("/").rsplit("/", 1)[1])
-            if number is not None and number > head:
-                self.fs.rm(str(path), recursive=True)
+        for name in self.files.names(folder):
+            if (version_number(name) or 0) > head:
+                self.files.remove(f"{folder}/{name}")
         if newest is not None and self._read_inventory(folder) != newest:
             self._put_inventory(folder, newest.to_bytes())
 
     def _prepare_root(self) -> None:
-        if self.fs.exists(f"{self.root}/{ROOT[0]}"):
+        if self.is_there():
             return
-        if self.fs.exists(self.root) and self.fs.ls(self.root, detail=False):
-            extra = [str(p).rsplit("/", 1)[1] for p in self.fs.ls(self.root, detail=False)]
-            if not set(extra) <= {"ocfl_layout.json", "extensions"}:
-                raise StoreError(f"{self.root} is neither empty nor an OCFL 1.1 store")
+        if not set(self.files.names(self.root)) <= {"ocfl_layout.json", "extensions"}:
+            raise StoreError(f"{self.root} is neither empty nor an OCFL 1.1 store")
         name = LAYOUT["extensionName"]
         layout = {"extension": name, "description": "hashed n-tuples of the object id"}
-        self._put(f"{self.root}/extensions/{name}/config.json", json.dumps(LAYOUT, indent=1).encode())
-        self._put(f"{self.root}/ocfl_layout.json", json.dumps(layout, indent=1).encode())
-        self._put(f"{self.root}/{ROOT[0]}", ROOT[1])
+        self.files.write(f"{self.root}/extensions/{name}/config.json", json.dumps(LAYOUT, indent=1).encode())
+        self.files.write(f"{self.root}/ocfl_layout.json", json.dumps(layout, indent=1).encode())
+        self.files.write(f"{self.root}/{ROOT[0]}", ROOT[1])
 
     # -- files ------------------------------------------------------------------------------------------------
 
     def _folders(self) -> list[str]:
-        names = self.fs.glob(f"{self.root}/*/*/*/*/{OBJECT[0]}")
-        return [str(name).rsplit("/", 1)[0] for name in sorted(names)]
+        return [name.rsplit("/", 1)[0] for name in self.files.matching(f"*/*/*/*/{OBJECT[0]}")]
 
     def _folder(self, object_id: str) -> str:
         return f"{self.root}/{object_path(object_id)}"
 
-    def _beside(self, name: str) -> str:
-        path = Path(self.root)
-        return str(path.with_name(f".{path.name}.{name}"))
-
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        if self.local is None:
+        if self._lock_file is None:
             yield
             return
         import fcntl
 
-        self.local.parent.mkdir(parents=True, exist_ok=True)
-        with Path(self._beside("lock")).open("w") as file:
+        self._lock_file.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock_file.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -369,13 +358,7 @@ class Store:
 
     def _newest(self, folder: str) -> Inventory | None:
         """Return the inventory of the newest whole version; None if there is none."""
-        self.fs.invalidate_cache(
-            folder
-        )  # remote file systems remember listings; others may have written since
-        try:
-            names = [str(p).rstrip("/").rsplit("/", 1)[1] for p in self.fs.ls(folder, detail=False)]
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        names = self.files.names(folder)
         for number in sorted(filter(None, map(version_number, names)), reverse=True):
             inventory = self._read_inventory(f"{folder}/v{number}")
             if inventory is not None and inventory.head == number:
@@ -385,8 +368,8 @@ class Store:
     def _read_inventory(self, folder: str) -> Inventory | None:
         """Return an inventory; None if it is missing or not what its sidecar says."""
         try:
-            raw = self.fs.cat_file(f"{folder}/{_INVENTORY}")
-            sidecar = self.fs.cat_file(f"{folder}/{_SIDECAR}")
+            raw = self.files.read(f"{folder}/{_INVENTORY}")
+            sidecar = self.files.read(f"{folder}/{_SIDECAR}")
         except FileNotFoundError:
             return None
         if sidecar.split()[:1] != [sha256(raw).encode()]:
@@ -394,13 +377,6 @@ class Store:
         return Inventory.from_bytes(raw, f"{folder}/{_INVENTORY}")
 
     def _put_inventory(self, folder: str, raw: bytes) -> None:
-        self._put(f"{folder}/{_INVENTORY}", raw)
+        self.files.write(f"{folder}/{_INVENTORY}", raw)
         # The sidecar last: with it the version is whole.
-        self._put(f"{folder}/{_SIDECAR}", f"{sha256(raw)} {_INVENTORY}\n".encode())
-
-    def _put(self, path: str, raw: bytes) -> None:
-        if self.local is None:
-            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            self.fs.pipe_file(path, raw)
-            return
-        write_whole(Path(path), raw, Path(self._beside("partial")))
+        self.files.write(f"{folder}/{_SIDECAR}", f"{sha256(raw)} {_INVENTORY}\n".encode())

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from math import inf, isnan
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from matcompute.dataset import Dataset, ProcessRecord, PropertyInfo, Quality, Status
 from matcompute.publish.columns import elements_of, table_columns
+from matcompute.times import utc_text
 
 __all__ = ["SCHEMA", "summarize_release"]
 
@@ -155,7 +155,7 @@ def summarize_release(
 
 
 def _time(microseconds: float) -> str:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc_text(microseconds / 1e6)
 
 
 def _selections(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:

@@ -56,6 +56,8 @@ class Terms:
             return self
         before = previous.rights.model_dump()
         given = {key: value for key, value in self.rights.model_dump().items() if value}
+        if "funder" in given:
+            del before["funder_id"]  # it was that of another one
         return replace(self, keywords=self.keywords or previous.keywords, rights=Rights(**(before | given)))
 
 
@@ -75,6 +77,8 @@ def terms_of(
     doi: str | None = None,
     holder: str | None = None,
     project: str | None = None,
+    funder: str | None = None,
+    funder_id: str | None = None,
     embargo: str | None = None,
     patents: Sequence[str] = (),
 ) -> Terms:
@@ -89,7 +93,14 @@ def terms_of(
         If a file cannot be read, or what is given is not in a vocabulary.
     """
     identifiers = identifiers_of(cstr=cstr, doi=doi)
-    rights = rights_of(holder=holder, project=project, embargo=embargo, patents=tuple(patents))
+    rights = rights_of(
+        holder=holder,
+        project=project,
+        funder=funder,
+        funder_id=funder_id,
+        embargo=embargo,
+        patents=tuple(patents),
+    )
     if not shards:
         raise InputError("a release needs at least one dataset file")
     found: list[Metadata] = []

@@ -15,6 +15,7 @@ import matcompute
 from matcompute.errors import MatcomputeError
 from matcompute.server import errors
 from matcompute.server.bodies import BodyLimit
+from matcompute.server.cutting import Cutter
 from matcompute.server.node import Node
 
 __all__ = ["PARTS", "create_app"]
@@ -48,9 +49,11 @@ def create_app(node: Node, *, follow_seconds: float = 1.0) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(_follow(node, follow_seconds)) if follow_seconds else None
+        tasks = [asyncio.create_task(app.state.cutter.follow())]
+        if follow_seconds:
+            tasks.append(asyncio.create_task(_follow(node, follow_seconds)))
         yield
-        if task is not None:
+        for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
@@ -65,6 +68,7 @@ def create_app(node: Node, *, follow_seconds: float = 1.0) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.node = node
+    app.state.cutter = Cutter(node)
     errors.install(app)
     limit = node.settings.max_body_kb << 10
     app.add_middleware(BodyLimit, max_bytes=limit, seconds=node.settings.body_seconds)

@@ -135,7 +135,7 @@ def _serve(node: Node, request: Request, who: Principal, wanted: _Wanted) -> Res
     start, stop = part or (0, row.size)
     store, prefix = node.publication.store, node.settings.x_accel
     if prefix is not None and store.local is not None and (row.tier, row.grade) == (TIERS[0], GRADES[0]):
-        # Public data only: nginx cannot be told to break off a download when access to the data ends.
+        # Public data only: a token may end at any moment, and nginx is told of events alone (`cutting`).
         headers["X-Accel-Redirect"] = prefix + quote(row.location)
         del headers["Accept-Ranges"]  # nginx says it again
         note(request, bytes=0 if request.method == "HEAD" else stop - start)
@@ -145,7 +145,7 @@ def _serve(node: Node, request: Request, who: Principal, wanted: _Wanted) -> Res
     headers["Content-Length"] = str(stop - start)
     authorization = request.headers.get("authorization")
     return _FileResponse(
-        lambda: store.fs.open(f"{store.root}/{row.location}", "rb"),
+        lambda: store.files.open(f"{store.root}/{row.location}"),
         (start, stop),
         _Watch(node, wanted, row.sha256, who, authorization),
         node.settings.send_seconds,
@@ -205,7 +205,7 @@ class _FileResponse(Response):
             return
         try:
             file = await anyio.to_thread.run_sync(self.opener)
-        except OSError as error:
+        except (OSError, MatcomputeError) as error:
             _log.error("a file of the store cannot be read: %s", error)
             await problem(503, "the file cannot be read now")(scope, receive, send)
             return

@@ -10,13 +10,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from matcompute.publish.errors import SignatureError
-from matcompute.publish.keys import utc_now
 from matcompute.publish.receipt import Receipt
 from matcompute.server.access import Access, Principal, require
 from matcompute.server.errors import not_found, responses
 from matcompute.server.models import ReceiptPage, Stored, StoredReceipt
 from matcompute.server.node import Node
 from matcompute.server.tables import datasets, receipts, tokens, versions
+from matcompute.times import utc_now
 
 __all__ = ["router"]
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from matcompute.dataset import TIERS
+from matcompute.delivery import EmailOptions
 from matcompute.errors import InputError, did_you_mean
 from matcompute.server.guard.alerts import AlertRules
 from matcompute.server.guard.metering import Quota
@@ -61,7 +70,10 @@ class NodeSettings(_Model):
     database
         SQLAlchemy URL of the index; ``server.sqlite`` in the publication's folder by default.
     x_accel
-        Internal location of nginx over the store's folder (``/store/``): nginx then sends the blobs.
+        Internal location of nginx over the store's folder (``/store/``): nginx then sends the blobs of public data.
+    on_access_end
+        Command, a list of words, that ends the downloads which nginx is sending; run when access to something ends
+        (`matcompute.server.cutting`). Needed with ``x_accel``; an empty list: such downloads may run to their end.
     page_size, max_page
         Items of a page: default and most.
     max_wait_seconds
@@ -83,6 +95,7 @@ class NodeSettings(_Model):
     base_url: Annotated[str, Field(pattern=r"^(https?://[^\s/]+(/[^\s]*)?[^\s/])?$")] = ""
     database: str = ""
     x_accel: Annotated[str, Field(pattern=r"^/([A-Za-z0-9._-]+/)+$")] | None = None
+    on_access_end: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     page_size: Annotated[int, Field(ge=1, le=1000)] = 100
     max_page: Annotated[int, Field(ge=1, le=10_000)] = 1000
     limits: Limits = Limits()
@@ -99,6 +112,15 @@ class NodeSettings(_Model):
     @classmethod
     def _both(cls, value: Any) -> Any:
         return {"zh": value, "en": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.x_accel is not None and self.on_access_end is None:
+            raise ValueError(
+                "x_accel needs on_access_end, the command that ends what nginx is sending when access ends: "
+                "[nginx, -s, reload]; [] if it may run to its end"
+            )
+        return self
 
     @classmethod
     def load(cls, folder: Path) -> NodeSettings:
@@ -137,5 +159,7 @@ def _message(path: Path, file: LocatedYaml, error: ValidationError) -> str:
             "organisation": Text,
         }
         fields = parts[str(where[0])].model_fields if len(where) > 1 else NodeSettings.model_fields
+        if where[:2] == ("alerts", "email") and len(where) > 2:
+            fields = EmailOptions.model_fields
         text = f"no such key{did_you_mean(str(where[-1]), fields)}"
     return f"{path}:{file.place(where)[0]}: {format_key(where)}: {text}"

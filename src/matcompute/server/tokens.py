@@ -14,8 +14,8 @@ from sqlalchemy import Engine, Row, insert, select, update
 from matcompute.dataset import DOMAINS, GRADES, TIERS
 from matcompute.errors import InputError, did_you_mean
 from matcompute.publish.canonical import sha256
-from matcompute.publish.keys import utc_now
 from matcompute.server.tables import tokens
+from matcompute.times import utc_now, utc_text
 
 __all__ = ["create", "find", "listing", "revoke"]
 
@@ -86,7 +86,7 @@ def create(
     identity, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     until = None
     if days is not None:
-        until = (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        until = utc_text(datetime.now(UTC) + timedelta(days=days))
     with engine.begin() as connection:
         connection.execute(
             insert(tokens).values(

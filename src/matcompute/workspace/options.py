@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from matcompute.delivery import EmailOptions
 from matcompute.errors import did_you_mean
 from matcompute.workspace.errors import WorkspaceError
 
-__all__ = ["EmailOptions", "Event", "LimitOptions", "NotifyOptions", "Options", "load_options"]
+__all__ = ["Event", "LimitOptions", "NotifyOptions", "Options", "load_options"]
 
 Event = Literal["done", "stalled", "budget", "centre-down", "centre-up"]
 _EVENTS: tuple[Event, ...] = ("done", "stalled", "budget", "centre-down", "centre-up")
@@ -27,19 +28,6 @@ class LimitOptions(_Block):
     max_jobs: int | None = Field(None, ge=1, description="Batches in flight at all centres together.")
 
 
-class EmailOptions(_Block):
-    """``[notify.email]``."""
-
-    host: str = "localhost"
-    port: int = Field(25, ge=1, le=65535)
-    sender: str = Field(alias="from", min_length=3)
-    to: tuple[str, ...] = Field(min_length=1)
-    security: Literal["none", "starttls", "tls"] = "none"
-    user: str | None = None
-    #: Name of the environment variable that holds the password: files hold no secrets.
-    password_env: str | None = None
-
-
 class NotifyOptions(_Block):
     """``[notify]``."""
 
@@ -47,6 +35,7 @@ class NotifyOptions(_Block):
     webhook: str | None = Field(None, pattern=r"^https?://\S+$")
     #: Name of the environment variable that holds the bearer token of the webhook.
     webhook_token_env: str | None = None
+    #: ``[notify.email]``.
     email: EmailOptions | None = None
 
     @property

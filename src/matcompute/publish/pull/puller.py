@@ -83,7 +83,7 @@ class Report:
     node, url, key_id
         The node: its name, address and first key.
     first
-        Whether it was met for the first time, so that its key was believed.
+        Whether it was met for the first time: then its key was believed, unless one was given.
     changes, seq
         Events read now, and the position after them.
     stored

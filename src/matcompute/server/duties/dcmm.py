@@ -21,7 +21,7 @@ from matcompute.dataset import DOMAINS as FIELDS
 from matcompute.dataset import GRADES, NODE_CLASSES, TIERS
 from matcompute.errors import InputError
 from matcompute.publish.canonical import dump, sha256_file
-from matcompute.publish.keys import Keyring, utc_now
+from matcompute.publish.keys import Keyring
 from matcompute.server.duties.dcmm_items import DOMAINS, ITEMS
 from matcompute.server.duties.errors import DutyError
 from matcompute.server.duties.kpi import audit_of, report
@@ -30,6 +30,7 @@ from matcompute.server.duties.period import Period
 from matcompute.server.duties.statement import key_of, write_statement
 from matcompute.server.node import Node
 from matcompute.server.tables import datasets, receipts, tokens, versions
+from matcompute.times import utc_now
 
 __all__ = ["SCHEMA", "export_evidence"]
 

@@ -11,13 +11,14 @@ import matcompute
 from matcompute.errors import InputError
 from matcompute.publish.canonical import dump, sha256
 from matcompute.publish.errors import SignatureError
-from matcompute.publish.keys import Keyring, utc_now
+from matcompute.publish.keys import Keyring
 from matcompute.server.duties.errors import DutyError
 from matcompute.server.duties.kpi import audit_of
 from matcompute.server.duties.period import Period
 from matcompute.server.duties.statement import key_of, sign_statement
 from matcompute.server.guard.audit import FIRST, digest_of, link, now
 from matcompute.server.node import Node
+from matcompute.times import utc_now
 
 __all__ = ["SCHEMA", "SEVERITIES", "check_incident", "export_incident"]
 

@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy import select
 
 import matcompute
-from matcompute.publish.keys import utc_now
 from matcompute.server.duties.period import Period
 from matcompute.server.guard.audit import AuditLog
 from matcompute.server.guard.metrics import door_of
 from matcompute.server.guard.middleware import FILE
 from matcompute.server.node import Node
 from matcompute.server.tables import changes, datasets, receipts, versions
+from matcompute.times import utc_now
 
 __all__ = ["SCHEMA", "audit_of", "markdown", "report"]
 

@@ -14,7 +14,7 @@ from sqlalchemy import select
 import matcompute
 from matcompute.publish.canonical import dump, sha256
 from matcompute.publish.events import Event
-from matcompute.publish.keys import Keyring, load, utc_now
+from matcompute.publish.keys import Keyring, load
 from matcompute.publish.release import Publication
 from matcompute.server.duties.bag import Bag
 from matcompute.server.duties.errors import DutyError
@@ -24,12 +24,13 @@ from matcompute.server.duties.succession import hand_over
 from matcompute.server.guard.audit import FIRST, Head, now
 from matcompute.server.node import Node
 from matcompute.server.tables import receipts
+from matcompute.times import utc_now
 
 __all__ = ["SCHEMA", "all_events", "content_of", "export_node"]
 
 SCHEMA = "matcompute.exit/v1"
 #: Settings that are of this machine, or secret.
-_OWN = {"database", "x_accel", "base_url"}
+_OWN = {"database", "x_accel", "on_access_end", "base_url"}
 Progress = Callable[[str, int, int], None]
 
 
@@ -149,9 +150,9 @@ def export_node(
 
 def _store(bag: Bag, publication: Publication, show: Progress) -> None:
     store = publication.store
-    names = sorted(str(name) for name in store.fs.find(store.root)) if store.fs.exists(store.root) else []
+    names = store.files.all()
     for done, name in enumerate(names, start=1):
-        with store.fs.open(name, "rb") as file:
+        with store.files.open(name) as file:
             bag.add(f"store/{name.removeprefix(store.root).lstrip('/')}", file)
         show("copying", done, len(names))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from matcompute.errors import InputError
+from matcompute.times import utc_text
 
 __all__ = ["Period"]
 
@@ -32,7 +33,7 @@ class Period:
         first, dots, last = text.partition("..")
         try:
             if dots:
-                period = cls(_iso(datetime.fromisoformat(first)), _iso(datetime.fromisoformat(last)))
+                period = cls(utc_text(datetime.fromisoformat(first)), utc_text(datetime.fromisoformat(last)))
                 if period.begin >= period.end:
                     raise ValueError
                 return period
@@ -50,7 +51,7 @@ class Period:
             end = (begin + timedelta(days=31 * length)).replace(day=1)
             if length == 12:
                 end = begin.replace(year=year + 1)
-            return cls(_iso(begin), _iso(end))
+            return cls(utc_text(begin), utc_text(end))
         except ValueError as error:
             raise InputError(
                 f"'{text}' is no period", hint="such as 2026, 2026-Q3, 2026-03 or 2026-03-01..2026-03-15"
@@ -75,11 +76,6 @@ class Period:
                 covered += (stop - start).total_seconds()
                 reached = stop
         return covered, max(0.0, (end - begin).total_seconds())
-
-
-def _iso(at: datetime) -> str:
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _time(text: str) -> datetime:

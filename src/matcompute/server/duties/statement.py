@@ -10,7 +10,8 @@ from typing import Any
 
 from matcompute.publish.canonical import dump, sha256
 from matcompute.publish.errors import KeyFileError, SignatureError
-from matcompute.publish.keys import Keyring, SigningKey, load, utc_now
+from matcompute.publish.keys import Keyring, SigningKey, load
+from matcompute.times import utc_now
 
 __all__ = ["key_of", "read_statement", "sign_statement", "write_statement"]
 

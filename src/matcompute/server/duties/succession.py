@@ -6,7 +6,8 @@ import base64
 from pathlib import Path
 
 from matcompute.publish.errors import KeyFileError
-from matcompute.publish.keys import KEYRING, Keyring, Rotation, SigningKey, utc_now
+from matcompute.publish.keys import KEYRING, Keyring, Rotation, SigningKey
+from matcompute.times import utc_now
 
 __all__ = ["accept", "hand_over"]
 

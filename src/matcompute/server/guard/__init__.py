@@ -17,7 +17,7 @@ def _watchman(app: FastAPI, node: Node) -> Watchman:
     from matcompute.server.guard.middleware import Watchman
 
     if not hasattr(app.state, "guard"):
-        app.state.guard = Watchman(node)
+        app.state.guard = Watchman(node, getattr(app.state, "cutter", None))
     found: Watchman = app.state.guard
     return found
 

@@ -1,7 +1,7 @@
 """Rules that look at the audit as it is written, and raise alerts: bulk pulls, odd hours, failures, server errors.
 
 An alert is itself a record of the audit (kind ``alert``), so it cannot be made to vanish; it is counted in
-``/metrics``, logged, told by a webhook if there is one, and listed by ``matcompute node alerts``.
+``/metrics``, logged, told by webhook or e-mail if there is one, and listed by ``matcompute node alerts``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from matcompute.delivery import EmailOptions
 from matcompute.server.guard.audit import now
 
 __all__ = ["AlertRules", "Watch"]
@@ -41,6 +42,8 @@ class AlertRules(BaseModel):
     webhook, webhook_token
         Where alerts are told (`matcompute.server.guard.tell`): an address, or ``$NAME`` of the environment variable
         that holds it; and ``$NAME`` of the one that holds a bearer token.
+    email
+        Where alerts are told by mail (`EmailOptions`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +60,7 @@ class AlertRules(BaseModel):
     trusted: tuple[str, ...] = ()
     webhook: str = Field("", pattern=r"^(https?://\S+|\$[A-Za-z_][A-Za-z0-9_]*)?$")
     webhook_token: str = Field("", pattern=r"^(\$[A-Za-z_][A-Za-z0-9_]*)?$")
+    email: EmailOptions | None = None
 
     @field_validator("working_hours")
     @classmethod

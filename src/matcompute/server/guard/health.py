@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from matcompute.server.errors import ServerError
 
 if TYPE_CHECKING:
+    from matcompute.server.cutting import Cutter
     from matcompute.server.guard.writer import AuditWriter
     from matcompute.server.node import Node
 
@@ -39,12 +40,12 @@ class Health:
 
     Parameters
     ----------
-    node, writer
+    node, writer, cutter
         What is looked at.
     """
 
-    def __init__(self, node: Node, writer: AuditWriter) -> None:
-        self._node, self._writer = node, writer
+    def __init__(self, node: Node, writer: AuditWriter, cutter: Cutter | None = None) -> None:
+        self._node, self._writer, self._cutter = node, writer, cutter
         self._lock = threading.Lock()
         self._known: tuple[float, State] | None = None
 
@@ -59,6 +60,7 @@ class Health:
                     "keys": self._keys,
                     "audit": lambda: self._writer.failed,
                     "disk": self._disk,
+                    "downloads": lambda: self._cutter.failed if self._cutter else None,
                 }
                 self._known = (at, State({name: _try(look) for name, look in parts.items()}))
             return self._known[1]
@@ -71,7 +73,7 @@ class Health:
 
     def _store(self) -> str | None:
         store = self._node.publication.store
-        if self._node.head and not store.fs.exists(f"{store.root}/0=ocfl_1.1"):
+        if self._node.head and not store.is_there():
             raise ServerError("there is no store, but there are events")
         return None
 

@@ -25,6 +25,7 @@ from matcompute.server.guard.tell import Teller
 from matcompute.server.guard.writer import AuditWriter
 
 if TYPE_CHECKING:
+    from matcompute.server.cutting import Cutter
     from matcompute.server.node import Node
 
 __all__ = ["FILE", "Guard", "Watchman"]
@@ -46,17 +47,19 @@ class Watchman:
     ----------
     node
         Whose doors are guarded; the audit is ``audit.sqlite`` in its publication's folder.
+    cutter
+        What ends downloads that nginx sends; its failures make the node unhealthy.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, cutter: Cutter | None = None) -> None:
         self.node = node
         self.log = AuditLog(node.publication.folder / FILE)
         rules = node.settings.alerts
         self.watch = Watch(rules)
-        self.teller = Teller(rules.webhook, rules.webhook_token, node.settings.id)
+        self.teller = Teller(rules, node.settings.id)
         self.writer = AuditWriter(self.log, self._look)
         self.limits = RateLimits()
-        self.health = Health(node, self.writer)
+        self.health = Health(node, self.writer, cutter)
         self.metrics = Metrics(self)
         self._tokens: OrderedDict[str, tuple[float, Principal | None]] = OrderedDict()
         self._floods: OrderedDict[str, tuple[float, int]] = OrderedDict()

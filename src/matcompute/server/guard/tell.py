@@ -1,48 +1,53 @@
-"""Tell people of alerts by a webhook (JSON by POST), from a thread of its own: no receiver holds a record up."""
+"""Tell people of alerts by webhook and e-mail, from a thread of its own: no receiver holds a record up."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import threading
-import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from matcompute.errors import MatcomputeError
+from matcompute.delivery import DeliveryError, secret, send_email, send_webhook
 
-__all__ = ["DeliveryError", "Teller", "payload"]
+if TYPE_CHECKING:
+    from matcompute.server.guard.alerts import AlertRules
+
+__all__ = ["Teller", "letter", "payload"]
 
 _LOG = logging.getLogger(__name__)
-#: Alerts that wait at most (a rule is quiet for a while after each), seconds for one delivery, tries of each.
-_WAITING, _SECONDS, _TRIES = 1000, 15.0, 12
-
-
-class DeliveryError(MatcomputeError):
-    """An alert cannot be delivered."""
+#: Alerts that wait at most (a rule is quiet for a while after each), and tries of each.
+_WAITING, _TRIES = 1000, 12
+_KEPT = ("at", "rule", "subject", "principal", "address", "dataset_id")
 
 
 def payload(alert: Mapping[str, Any], node: str) -> dict[str, Any]:
     """Return what the webhook gets; ``text`` is what chat services show."""
-    kept = ("at", "rule", "subject", "principal", "address", "dataset_id")
     return {
         "schema": "matcompute.alert/v1",
         "text": f"[{node}] {alert.get('message', '')}",
         "node": node,
-        **{name: alert.get(name) for name in kept},
+        **{name: alert.get(name) for name in _KEPT},
     }
+
+
+def letter(alert: Mapping[str, Any], node: str) -> tuple[str, str]:
+    """Return subject and text of the mail of an alert."""
+    said = payload(alert, node)
+    facts = [f"{name}: {said[name]}" for name in _KEPT if said[name]]
+    how = "All alerts, and the requests around this one: matcompute node alerts, matcompute node audit"
+    return str(said["text"]), "\n".join([str(alert.get("message", "")), "", *facts, "", how, ""])
 
 
 def _value(text: str, what: str) -> str:
     """Return a setting; one that begins with ``$`` names the environment variable that holds it."""
     if not text.startswith("$"):
         return text
-    value = os.environ.get(text[1:])
-    if not value:
-        raise DeliveryError(f"{what}: the environment variable {text[1:]} is not set where the server runs")
-    return value
+    try:
+        return secret(text[1:]) or ""
+    except DeliveryError as error:
+        raise DeliveryError(f"{what}: {error.message}") from error
 
 
 class Teller:
@@ -50,10 +55,8 @@ class Teller:
 
     Parameters
     ----------
-    webhook
-        Address, or ``$NAME`` of the environment variable that holds it; empty: nobody is told.
-    token
-        ``$NAME`` of the environment variable that holds a bearer token; empty: none is sent.
+    rules
+        Their ``webhook`` and ``email`` say where to; with neither, nobody is told.
     node
         Id of the node.
     first_wait
@@ -61,13 +64,19 @@ class Teller:
 
     Notes
     -----
-    An alert that is not delivered when the server ends is told no more: it is in the audit, as all are.
+    What one of the two ways took is not sent there again when the other one fails. An alert that is not delivered when
+    the server ends is told no more: it is in the audit, as all are.
     """
 
-    def __init__(self, webhook: str, token: str, node: str, first_wait: float = 10.0) -> None:
-        self.webhook, self.token, self.node = webhook, token, node
+    def __init__(self, rules: AlertRules, node: str, first_wait: float = 10.0) -> None:
+        self.rules, self.node = rules, node
         self.first_wait = first_wait
         self.delivered = self.lost = 0
+        self._ways: list[Callable[[Mapping[str, Any]], None]] = []
+        if rules.webhook:
+            self._ways.append(self._post)
+        if rules.email is not None:
+            self._ways.append(self._mail)
         self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_WAITING)
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
@@ -75,7 +84,7 @@ class Teller:
 
     def tell(self, alert: Mapping[str, Any]) -> None:
         """Have an alert delivered; returns at once."""
-        if not self.webhook:
+        if not self._ways:
             return
         with self._lock:
             if self._thread is None:
@@ -110,37 +119,29 @@ class Teller:
                 return
 
     def _deliver(self, alert: Mapping[str, Any]) -> None:
-        wait = self.first_wait
+        wait, left = self.first_wait, list(self._ways)
         for attempt in range(1, _TRIES + 1):
-            ending = self._ending.is_set()
-            try:
-                self._send(payload(alert, self.node))
-            except DeliveryError as error:
-                last = ending or attempt == _TRIES
-                _LOG.error("alert not told (try %d): %s", attempt, error.message)
-                if last:
-                    self.lost += 1
-                    return
-            else:
+            last = self._ending.is_set() or attempt == _TRIES
+            for way in tuple(left):
+                try:
+                    way(alert)
+                    left.remove(way)
+                except DeliveryError as error:
+                    _LOG.error("alert not told (try %d): %s", attempt, error.message)
+            if not left:
                 self.delivered += 1
+                return
+            if last:
+                self.lost += 1
                 return
             self._ending.wait(wait)
             wait = min(2 * wait, 5400.0)
 
-    def _send(self, content: dict[str, Any]) -> None:
-        import httpx
+    def _post(self, alert: Mapping[str, Any]) -> None:
+        token = _value(self.rules.webhook_token, "alerts.webhook_token") or None
+        url = _value(self.rules.webhook, "alerts.webhook")
+        send_webhook(url, payload(alert, self.node), token=token)
 
-        headers = {"User-Agent": "matcompute"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {_value(self.token, 'alerts.webhook_token')}"
-        url = _value(self.webhook, "alerts.webhook")
-        begin = time.monotonic()
-        try:
-            answer = httpx.post(url, json=content, headers=headers, timeout=_SECONDS)
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            # The address may be a secret itself: it is not written down.
-            raise DeliveryError(
-                f"webhook: {type(error).__name__} after {time.monotonic() - begin:.1f} s"
-            ) from error
-        if not 200 <= answer.status_code < 300:
-            raise DeliveryError(f"webhook: status {answer.status_code}")
+    def _mail(self, alert: Mapping[str, Any]) -> None:
+        if self.rules.email is not None:
+            send_email(self.rules.email, *letter(alert, self.node))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -12,12 +11,12 @@ import matcompute
 from matcompute.server.optimade.fields import UNKNOWN_STANDARD
 from matcompute.server.optimade.problems import BadRequest, OptimadeProblem
 from matcompute.server.optimade.served import PREFIX, Catalogue
+from matcompute.times import exact, utc_now
 
 __all__ = ["API_VERSION", "document", "entry", "error", "fields_of", "info", "meta", "property_infos"]
 
 #: The newest version that the models of the ``optimade`` package check.
 API_VERSION = "1.2.0"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SCHEMA = "https://schemas.optimade.org/openapi/v1.2/optimade.json"
 
 
@@ -25,10 +24,8 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-@lru_cache(maxsize=4096)
-def timestamp(microseconds: int) -> str:
-    """Return a time of RFC 3339."""
-    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat().replace("+00:00", "Z")
+#: A time of RFC 3339; many entries of an answer have the same one.
+timestamp = lru_cache(maxsize=4096)(exact)
 
 
 def meta(
@@ -45,7 +42,7 @@ def meta(
         "query": {"representation": representation},
         "api_version": API_VERSION,
         "schema": _SCHEMA,
-        "time_stamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "time_stamp": utc_now(),
         "more_data_available": more,
         "provider": provider,
         "implementation": {"name": "matcompute", "version": matcompute.__version__},

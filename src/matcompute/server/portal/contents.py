@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from matcompute.dataset import Dataset, Status, trace_value
-from matcompute.dataset.errors import DatasetError, UnknownNameError
+from matcompute.dataset.errors import UnknownNameError
 from matcompute.publish.manifest import Manifest
 from matcompute.publish.store import Store
-from matcompute.server.portal.plots import hull_diagram, spread
+from matcompute.server.portal.plots import (
+    HullDiagram,
+    TernaryDiagram,
+    hull_diagram,
+    spread,
+    ternary_diagram,
+)
 from matcompute.server.portal.rows import Filter, Page, array, matches
 
 if TYPE_CHECKING:
@@ -176,17 +183,22 @@ class Contents:
         return next((n for n in names if n.rpartition("__")[2] == "formation_energy"), None)
 
     def systems(self, most: int = 300) -> list[tuple[str, int]]:
-        """Return the binary systems with the number of their compounds, most of them first."""
+        """Return the binary and ternary systems with the number of their compounds, most of them first."""
         import pyarrow.compute as pc
 
         with self._table() as table:
             elements = table.read(columns=["elements"])["elements"]
-        pairs = elements.filter(pc.equal(pc.count_substring(elements, "-"), 1))
-        found = [(str(item["values"]), int(item["counts"])) for item in pc.value_counts(pairs).to_pylist()]
-        return sorted(found, key=lambda item: (-item[1], item[0]))[:most]
+        dashes = pc.count_substring(elements, "-")
+        several = elements.filter(pc.and_(pc.greater_equal(dashes, 1), pc.less_equal(dashes, 2)))
+        found = [(str(item["values"]), int(item["counts"])) for item in pc.value_counts(several).to_pylist()]
+        return sorted(found, key=lambda item: (item[0].count("-"), -item[1], item[0]))[:most]
 
-    def hull(self, first: str, second: str, most: int = POINTS) -> dict[str, Any]:
-        """Return the hull diagram of a binary system: points (x: fraction of the second element) and the line."""
+    def hull(self, system: Sequence[str], most: int = POINTS) -> dict[str, Any]:
+        """Return the hull diagram of a system of two elements or three.
+
+        Of two: points (``x``: fraction of the second one, ``y``: formation energy), those that make the line first.
+        Of three: points in the triangle of compositions (`ternary_diagram`), those on the hull first, and ``lines``.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -195,20 +207,32 @@ class Contents:
             raise UnknownNameError("no formation energies in this dataset")
         with self._table() as table:
             read = table.read(columns=["id", "formula", "elements", column])
-        wanted = pa.array([first, second, "-".join(sorted((first, second)))])
-        read = read.filter(pc.is_in(read["elements"], value_set=wanted))
+        subsets = ["-".join(c) for n in range(1, len(system) + 1) for c in combinations(sorted(system), n)]
+        read = read.filter(pc.is_in(read["elements"], value_set=pa.array(subsets)))
         formulas, ids = read["formula"].to_pylist(), read["id"].to_pylist()
-        diagram = hull_diagram((first, second), formulas, array(read[column]))
-        # The line must be whole; of the other points an even sample will do.
-        others = np.setdiff1d(np.arange(diagram.x.size), diagram.hull)
-        keep = np.concatenate([diagram.hull, others[spread(others.size, most)]]).astype(np.int64)
+        energies = array(read[column])
+        diagram: HullDiagram | TernaryDiagram
+        more: dict[str, Any] = {}
+        if len(system) == 2:
+            diagram = hull_diagram((system[0], system[1]), formulas, energies)
+            first = diagram.hull
+        else:
+            diagram = ternary_diagram((system[0], system[1], system[2]), formulas, energies)
+            first = np.flatnonzero(diagram.above < 1e-6)
+            more = {"corners": list(system), "lines": diagram.lines.round(6).tolist()}
+        # What makes the hull must be whole; of the other points an even sample will do.
+        others = np.setdiff1d(np.arange(diagram.x.size), first)
+        keep = np.concatenate([first, others[spread(others.size, most)]]).astype(np.int64)
+        if isinstance(diagram, TernaryDiagram):
+            more |= {"energy": diagram.energy[keep].tolist(), "above": diagram.above[keep].tolist()}
         return {
             "count": int(diagram.x.size),
-            "on_hull": int(diagram.hull.size),
+            "on_hull": int(first.size),
             "x": diagram.x[keep].tolist(),
             "y": diagram.y[keep].tolist(),
             "id": [ids[k] for k in diagram.rows[keep]],
             "formula": [formulas[k] for k in diagram.rows[keep]],
+            **more,
         }
 
     # -- rows -------------------------------------------------------------------------------------------------
@@ -250,13 +274,12 @@ class Contents:
     @contextlib.contextmanager
     def _dataset(self, entry: str) -> Iterator[Dataset]:
         """Open the shard that has an entry."""
-        if self.store.local is None:
-            raise DatasetError("the store is remote: single entries are read from downloaded files only")
         for file in self.manifest.files:
             if file.role != "data":
                 continue
             path = self.store.path(self.manifest.dataset_id, self.manifest.version, file.path)
-            with Dataset(Path(path)) as dataset:
+            stream = None if self.store.local else self.store.files.open(path)
+            with stream or contextlib.nullcontext(), Dataset(Path(path), stream) as dataset:
                 try:
                     dataset.find(entry)
                 except UnknownNameError:

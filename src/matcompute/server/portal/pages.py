@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -15,7 +14,6 @@ from starlette.exceptions import HTTPException
 
 from matcompute.dataset import GRADES, TIERS
 from matcompute.errors import MatcomputeError
-from matcompute.publish.keys import utc_now
 from matcompute.server.access import Access, Caller, Principal
 from matcompute.server.errors import ServerError, not_found
 from matcompute.server.portal.catalogue import Catalogue, Query
@@ -25,6 +23,7 @@ from matcompute.server.portal.session import COOKIE
 from matcompute.server.portal.view import element_places, format_number, format_units
 from matcompute.server.portal.words import Words
 from matcompute.server.tokens import find
+from matcompute.times import utc_now, utc_text
 
 if TYPE_CHECKING:
     from matcompute.server.node import Node
@@ -181,4 +180,4 @@ def _campaigns(request: Request, who: Principal) -> list[dict[str, Any]]:
 def _iso(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc_text(seconds)

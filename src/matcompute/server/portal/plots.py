@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BINS", "HullDiagram", "amounts", "histogram", "hull_diagram", "lower_hull", "spread"]
+__all__ = [
+    "BINS",
+    "HullDiagram",
+    "TernaryDiagram",
+    "amounts",
+    "histogram",
+    "hull_diagram",
+    "lower_hull",
+    "spread",
+    "ternary_diagram",
+]
 
 #: Most bars of a histogram.
 BINS = 40
@@ -120,15 +130,79 @@ def hull_diagram(system: tuple[str, str], formulas: list[str], energies: np.ndar
     energies
         Formation energy per atom of each; those that are not finite are left out.
     """
-    first, second = system
-    rows, x = [], []
-    for row, (formula, energy) in enumerate(zip(formulas, energies)):
-        parts = amounts(formula)
-        if parts and parts.keys() <= {first, second} and np.isfinite(energy):
-            rows.append(row)
-            x.append(parts.get(second, 0) / sum(parts.values()))
-    at = np.array(rows, dtype=np.int64)
-    xs, ys = np.array(x), np.asarray(energies, dtype=float)[at]
+    at, fractions, ys = _of_system(system, formulas, energies)
+    xs = fractions[:, 1]
     below = np.flatnonzero(ys <= 1e-9)
     hull = below[lower_hull(xs[below], ys[below])] if below.size else below
     return HullDiagram(system, xs, ys, hull, at)
+
+
+@dataclass(frozen=True)
+class TernaryDiagram:
+    """Formation energies of a ternary system over its triangle of compositions."""
+
+    system: tuple[str, str, str]
+    #: Place in the triangle: its corners, the pure elements in order, are (0, 0), (1, 0) and (1/2, √3/2).
+    x: np.ndarray
+    y: np.ndarray
+    energy: np.ndarray
+    #: Energy above the hull, per atom.
+    above: np.ndarray
+    #: Ends of the lines between phases that exist together: x, y of the one and of the other.
+    lines: np.ndarray
+    #: For each point, where it stood in what `ternary_diagram` was given.
+    rows: np.ndarray
+
+
+def ternary_diagram(
+    system: tuple[str, str, str], formulas: list[str], energies: np.ndarray
+) -> TernaryDiagram:
+    """Return the hull diagram of a ternary system, its binaries and elements included.
+
+    Parameters
+    ----------
+    system
+        The three elements.
+    formulas
+        Formula of each entry; those with other elements are left out.
+    energies
+        Formation energy per atom of each; those that are not finite are left out.
+
+    Notes
+    -----
+    An element's energy of formation is zero, so the hull has all three corners, whether or not the elements are there.
+    """
+    at, fractions, energy = _of_system(system, formulas, energies)
+    x, y = fractions[:, 1] + fractions[:, 2] / 2, fractions[:, 2] * np.sqrt(0.75)
+    corners = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, np.sqrt(0.75), 0.0]])
+    points = np.concatenate([corners, np.column_stack([x, y, energy])[energy < -1e-9]])
+    planes, ends = np.zeros((1, 3)), np.array([[0, 1], [1, 2], [0, 2]])
+    if len(points) > 3:
+        from scipy.spatial import ConvexHull
+
+        hull = ConvexHull(points)
+        down = hull.equations[:, 2] < -1e-9  # the others are the lid and the sides
+        normal = hull.equations[down]
+        planes = -normal[:, [0, 1, 3]] / normal[:, 2:3]  # height = p0 x + p1 y + p2
+        corner = np.sort(hull.simplices[down], axis=1)
+        ends = np.unique(np.concatenate([corner[:, [0, 1]], corner[:, [1, 2]], corner[:, [0, 2]]]), axis=0)
+    height = np.full(x.size, -np.inf)
+    for a, b, c in planes:  # the lower hull is the upper edge of its planes
+        np.maximum(height, a * x + b * y + c, out=height)
+    lines = np.concatenate([points[ends[:, 0], :2], points[ends[:, 1], :2]], axis=1)
+    above = np.maximum(energy - height, 0.0)
+    return TernaryDiagram(system, x, y, energy, above, lines, at)
+
+
+def _of_system(
+    system: tuple[str, ...], formulas: list[str], energies: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows, atomic fractions (in the order of the elements) and energies of what belongs to a system."""
+    rows, fractions = [], []
+    for row, (formula, energy) in enumerate(zip(formulas, energies)):
+        parts = amounts(formula)
+        if parts and parts.keys() <= set(system) and np.isfinite(energy):
+            rows.append(row)
+            fractions.append([parts.get(symbol, 0) / sum(parts.values()) for symbol in system])
+    at = np.array(rows, dtype=np.int64)
+    return at, np.array(fractions).reshape(-1, len(system)), np.asarray(energies, dtype=float)[at]

@@ -270,10 +270,9 @@ def _plot(contents: Contents, kind: str, chosen: tuple[str, ...]) -> dict[str, A
     if kind == "pair":
         return contents.pair(chosen[0], chosen[1])
     found, unknown = parse_elements(chosen[0])
-    if unknown or len(found) != 2:
-        raise UnknownNameError("a binary system is two elements")
-    first, second = sorted(found)
-    return contents.hull(first, second)
+    if unknown or len(found) not in (2, 3):
+        raise UnknownNameError("a system is two elements or three")
+    return contents.hull(sorted(found))
 
 
 def _filter(params: Any, known: set[str]) -> tuple[Filter, list[tuple[str, str]]]:

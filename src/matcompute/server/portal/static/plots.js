@@ -63,6 +63,9 @@
         this.x = d.x; this.y = d.y;
         this.order = d.x.map((_, k) => k).sort((a, b) => d.x[a] - d.x[b] || d.y[a] - d.y[b]);
       }
+      // In a triangle there is no left to right: from the most stable on.
+      this.ternary = !!d.corners;
+      if (this.ternary) this.order.sort((a, b) => d.above[a] - d.above[b] || (d.formula[a] < d.formula[b] ? -1 : 1));
       this.at = -1;
     }
 
@@ -78,6 +81,7 @@
     labels() {
       const names = this.data.labels;
       if (this.kind === "histogram") return [names[0], this.figure.dataset.colEntries];
+      if (this.ternary) return [names[1], this.figure.dataset.above + (names[1].match(/ \([^()]*\)$/) || [""])[0]];
       if (this.kind === "hull") return [fill(this.figure.dataset.fraction, { name: names[0].split("-").sort()[1] || "" }), names[1]];
       return names;
     }
@@ -100,6 +104,7 @@
       const span = (values) => values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
       const labels = this.labels();
       const axis = (label, size) => ({ stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, font, labelFont: font, label, labelSize: 22, size, values: (u, ticks) => ticks.map((t) => number(t)) });
+      if (this.ternary) { this.triangle(font); this.listen(); return; }
       const facets = [{ scale: "x", auto: true }, { scale: "y", auto: true }];
       const series = [null], data = [null];
       if (this.kind === "hull") {
@@ -119,6 +124,30 @@
         axes: [axis(labels[0], 44), axis(labels[1], 62)],
         cursor: { points: { show: false }, dataIdx: () => null, drag: { x: true, y: !bars, uni: 20 }, x: false, y: false },
       }, data, this.box);
+      this.listen();
+    }
+
+    // Compositions of three elements: equal sides, so the width of the box sets what the scale of x spans.
+    triangle(font) {
+      const d = this.data, height = 340, low = -0.09, high = 0.97, half = ((high - low) / 2) * (this.width() / height);
+      const facets = [{ scale: "x", auto: false }, { scale: "y", auto: false }];
+      const none = { show: false };
+      this.plot = new uPlot({
+        mode: 2, width: this.width(), height, padding: [0, 0, 0, 0], legend: none,
+        series: [null, { facets, stroke: colour("--soft"), paths: (u, k) => this.path(u, k, "edges") },
+          { facets, stroke: colour("--plot"), paths: (u, k) => this.path(u, k, "phases") }],
+        scales: { x: { time: false, auto: false, range: [0.5 - half, 0.5 + half] }, y: { auto: false, range: [low, high] } },
+        axes: [none, none], cursor: { points: none, dataIdx: () => null, drag: { x: false, y: false }, x: false, y: false },
+      }, [null, [[0], [0]], [d.x, d.y]], this.box);
+      const over = this.plot.over, places = [[0, 0, "0.4em 0 0 -1.6em"], [1, 0, "0.4em 0 0 0.4em"], [0.5, Math.sqrt(0.75), "-1.5em 0 0 -0.5em"]];
+      d.corners.forEach((name, k) => {
+        const label = make("span", name), [x, y, margin] = places[k];
+        Object.assign(label.style, { position: "absolute", font, color: colour("--ink"), pointerEvents: "none", margin, left: `${50 + (50 * (x - 0.5)) / half}%`, top: `${(100 * (high - y)) / (high - low)}%` });
+        over.append(label);
+      });
+    }
+
+    listen() {
       this.mark = make("div");
       Object.assign(this.mark.style, { position: "absolute", pointerEvents: "none", display: "none", border: `2px solid ${colour("--ink")}` });
       this.plot.over.append(this.mark);
@@ -139,6 +168,17 @@
           d[0].forEach((v, k) => (k ? ctx.lineTo(X(v), Y(d[1][k])) : ctx.moveTo(X(v), Y(d[1][k]))));
           ctx.stroke();
           for (let k = 0; k < d[0].length; k++) { ctx.beginPath(); ctx.arc(X(d[0][k]), Y(d[1][k]), 6 * px, 0, 7); ctx.stroke(); }
+        } else if (what === "edges") {
+          ctx.lineWidth = 1.2 * px;
+          for (const [a, b, c, e] of this.data.lines) { ctx.beginPath(); ctx.moveTo(X(a), Y(b)); ctx.lineTo(X(c), Y(e)); ctx.stroke(); }
+        } else if (what === "phases") {
+          // The farther above the hull, the paler; what is on it has a ring.
+          const { above, on_hull } = this.data, most = Math.max(...above, 1e-9), ring = colour("--plot-2");
+          for (let k = d[0].length - 1; k >= 0; k--) {
+            ctx.globalAlpha = 1 - 0.8 * Math.sqrt(above[k] / most);
+            ctx.beginPath(); ctx.arc(X(d[0][k]), Y(d[1][k]), 4 * px, 0, 7); ctx.fill();
+            if (k < on_hull) { ctx.strokeStyle = ring; ctx.lineWidth = 2 * px; ctx.beginPath(); ctx.arc(X(d[0][k]), Y(d[1][k]), 6 * px, 0, 7); ctx.stroke(); }
+          }
         } else if (what === "bars") {
           const { edges, counts } = this.data;
           counts.forEach((n, k) => {
@@ -188,9 +228,12 @@
         this.say(`${labels[0]}: ${number(d.edges[k])} … ${number(d.edges[k + 1])}; ${this.figure.dataset.colEntries}: ${d.counts[k].toLocaleString()}`);
       } else {
         Object.assign(style, { left: `${x - 8}px`, top: `${y - 8}px`, width: "16px", height: "16px", borderRadius: "50%" });
-        this.say(`${raise(d.formula[k])} · ${labels[0]}: ${number(d.x[k])} · ${labels[1]}: ${number(d.y[k])}`);
+        const [first, second] = this.values(k);
+        this.say(`${raise(d.formula[k])} · ${labels[0]}: ${number(first)} · ${labels[1]}: ${number(second)}`);
       }
     }
+
+    values(k) { return this.ternary ? [this.data.energy[k], this.data.above[k]] : [this.data.x[k], this.data.y[k]]; }
 
     open() { if (this.kind !== "histogram" && this.at >= 0) location.assign(this.figure.dataset.entry + encodeURIComponent(this.data.id[this.at])); }
 
@@ -214,7 +257,7 @@
       table.tHead.replaceChildren(head);
       body.replaceChildren(...this.order.slice(0, TABLE_ROWS).map((k) => {
         const row = make("tr");
-        const cells = bars ? [number(d.edges[k]), number(d.edges[k + 1]), d.counts[k].toLocaleString()] : [raise(d.formula[k]), d.id[k], number(d.x[k]), number(d.y[k])];
+        const cells = bars ? [number(d.edges[k]), number(d.edges[k + 1]), d.counts[k].toLocaleString()] : [raise(d.formula[k]), d.id[k], ...this.values(k).map(number)];
         cells.forEach((text, j) => {
           const cell = make(j ? "td" : "th", j === 1 && !bars ? undefined : text);
           if (!j) cell.scope = "row";
@@ -230,7 +273,7 @@
     }
 
     width() { return Math.max(this.box.clientWidth, 240); }
-    resize() { if (this.plot && this.plot.width !== this.width()) { this.plot.setSize({ width: this.width(), height: 320 }); if (this.mark) this.mark.style.display = "none"; } }
+    resize() { if (this.plot && this.plot.width !== this.width()) { if (this.ternary) { this.draw(); return; } this.plot.setSize({ width: this.width(), height: 320 }); if (this.mark) this.mark.style.display = "none"; } }
   }
 
   // A plot is loaded when it comes near the screen.
