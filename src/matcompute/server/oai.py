@@ -249,13 +249,11 @@ def answer(node: Node, principal: Principal, url: str, pairs: Iterable[tuple[str
 def mount(app: FastAPI, node: Node) -> None:
     """Add the door to an application."""
     said: dict[int | str, dict[str, Any]] = {
-        200: {"description": "OAI-PMH answer", "content": {"text/xml": {}}}
+        200: {"description": "OAI-PMH answer; of wrong arguments, too", "content": {"text/xml": {}}}
     }
     names = ("verb", "metadataPrefix", "identifier", "from", "until", "set", "resumptionToken")
-    arguments = [
-        {"name": name, "in": "query", "required": name == "verb", "schema": {"type": "string"}}
-        for name in names
-    ]
+    # Nothing is required: the protocol wants wrong arguments answered with 200 and an error inside.
+    arguments = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
 
     def respond(request: Request, who: Principal, pairs: Iterable[tuple[str, str]]) -> Response:
         base = str(node.settings.base_url or request.base_url).rstrip("/")

@@ -49,7 +49,7 @@ _PARAMETERS = (
 #: What else is known of them.
 _FORMS: dict[str, dict[str, Any]] = {
     "response_format": {"enum": ["json"]},
-    "api_hint": {"pattern": r"^v1(\.[0-9]{1,3}){0,2}$"},
+    "api_hint": {"pattern": r"^(v1(\.[0-9]{1,3}){0,2})?$"},
     "page_limit": {"minimum": 1, "maximum": 10_000},
     "page_offset": {"minimum": 0, "maximum": 999_999_999_999_999},
     "page_number": {"minimum": 1, "maximum": 999_999_999_999_999},
