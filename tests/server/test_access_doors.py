@@ -100,7 +100,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("doors")
     release = Releaser(folder / "publication", folder / "scratch")
     for k, (tier, grade) in enumerate(STANDINGS):
@@ -108,15 +108,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         release(name, ENTRIES, tier=tier, grade=grade, title=f"Set {name}", domain=domain_of(name))
     release(HIDDEN, ENTRIES, title=f"Set {HIDDEN}")
     node = Node(release.publication, NodeSettings(id="test-node", limits=FREE))
-    client = TestClient(create_app(node, follow_seconds=0), follow_redirects=False)
-    made = World(node, client)
-    made.entries[HIDDEN] = _entry_of(made, HIDDEN, {})
-    highest = made.headers(Principal("all", "member-3", "core"))
-    for name, _, _ in made.datasets():
-        made.entries[name] = _entry_of(made, name, highest)
-    # Seen once by everybody, and gone.
-    release.publication.withdraw(HIDDEN, "x")
-    return made
+    # Entered: one event loop for all requests, not one for each.
+    with TestClient(create_app(node, follow_seconds=0), follow_redirects=False) as client:
+        made = World(node, client)
+        made.entries[HIDDEN] = _entry_of(made, HIDDEN, {})
+        highest = made.headers(Principal("all", "member-3", "core"))
+        for name, _, _ in made.datasets():
+            made.entries[name] = _entry_of(made, name, highest)
+        # Seen once by everybody, and gone.
+        release.publication.withdraw(HIDDEN, "x")
+        yield made
 
 
 def _entry_of(world: World, dataset_id: str, headers: dict[str, str]) -> str:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import psycopg
 import pytest
 from optimade.filterparser import LarkParser
 from starlette.testclient import TestClient
@@ -25,7 +18,7 @@ from matcompute.server.optimade.grammar import parse
 from matcompute.server.optimade.problems import BadRequest
 from matcompute.server.settings import NodeSettings
 
-from .conftest import FREE, IDS, Releaser
+from .conftest import FREE, IDS, Releaser, load
 from .optimade_oracle import decide
 
 URL = "/optimade/v1/structures"
@@ -95,44 +88,11 @@ def test_what_is_too_much_is_refused(text: str) -> None:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """URL of a database of a PostgreSQL of its own."""
-    initdb = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
-    if initdb is None:
-        pytest.skip("no PostgreSQL here")
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    as_user: dict[str, Any] = {}
-    if os.getuid() == 0:
-        try:
-            shutil.chown(folder, "postgres", "postgres")
-        except LookupError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user 'postgres'")
-        as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-    data = folder / "data"
-    run: dict[str, Any] = {"check": True, "capture_output": True, "cwd": folder} | as_user
-    postgres_bin = Path(initdb).resolve().parent / "postgres"
-    # Another collation than SQLite's, as a server's usually is.
-    subprocess.run(
-        [initdb, "-D", data, "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"], **run
-    )
-    server = subprocess.Popen(
-        [postgres_bin, "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        **as_user,
-    )
-    try:
-        for _ in range(1200):
-            try:
-                psycopg.connect(f"host={folder} user=postgres dbname=postgres").close()
-                break
-            except psycopg.OperationalError:
-                assert server.poll() is None
-                time.sleep(0.05)
-        yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
-    finally:
-        server.send_signal(signal.SIGINT)  # it does not wait for its clients
-        server.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
+    server = load("benchmarks_postgres", Path(__file__).parents[2] / "benchmarks" / "_postgres.py")
+    if why := server.missing():
+        pytest.skip(why)
+    with server.running(durable=False) as url:
+        yield url
 
 
 class Asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,12 @@ def load_table(name: str, tables_dir: Path | None = None) -> Table:
     path = _packaged() / f"{name}.yaml"
     if tables_dir is not None and (own := Path(tables_dir) / f"{name}.yaml").is_file():
         path = own
+    state = path.stat()
+    return _read(path, name, (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=64)  # a release needs seven tables, and reading YAML is most of its time if it is small
+def _read(path: Path, name: str, _stamp: tuple[int, int]) -> Table:
     located = load_yaml(path)
     data = located.data
     if located.problems:

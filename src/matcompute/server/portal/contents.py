@@ -46,7 +46,7 @@ _FIRST = (
 
 
 class Contents:
-    """What a version holds.
+    """What a version holds; since that never changes, where files lie and the table's columns are looked up once.
 
     Parameters
     ----------
@@ -59,6 +59,8 @@ class Contents:
     def __init__(self, store: Store, manifest: Manifest) -> None:
         self.store, self.manifest = store, manifest
         self.sha256 = manifest.sha256
+        self._places: dict[str, str] = {}
+        self._columns: list[dict[str, Any]] = []
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Contents) and other.sha256 == self.sha256
@@ -66,14 +68,17 @@ class Contents:
     def __hash__(self) -> int:
         return hash(self.sha256)
 
-    def _open(self, path: str) -> Any:
-        return self.store.open(self.manifest.dataset_id, self.manifest.version, path)
+    def _place(self, path: str) -> str:
+        if path not in self._places:
+            found = self.store.path(self.manifest.dataset_id, self.manifest.version, path)
+            self._places[path] = found
+        return self._places[path]
 
     @contextlib.contextmanager
     def _table(self) -> Iterator[pq.ParquetFile]:
         import pyarrow.parquet as pq
 
-        with self._open("summary.parquet") as file:
+        with self.store.files.open(self._place("summary.parquet")) as file:
             yield pq.ParquetFile(file)
 
     # -- columns ----------------------------------------------------------------------------------------------
@@ -82,6 +87,8 @@ class Contents:
         """Return the table's columns: ``name``, ``kind`` (number, text, time, truth), ``units``, ``description``."""
         import pyarrow as pa
 
+        if self._columns:
+            return self._columns
         with self._table() as table:
             schema = table.schema_arrow
         found = []
@@ -102,6 +109,7 @@ class Contents:
                     "description": meta.get("description", ""),
                 }
             )
+        self._columns = found
         return found
 
     def numbers(self) -> list[dict[str, Any]]:
@@ -277,7 +285,7 @@ class Contents:
         for file in self.manifest.files:
             if file.role != "data":
                 continue
-            path = self.store.path(self.manifest.dataset_id, self.manifest.version, file.path)
+            path = self._place(file.path)
             stream = None if self.store.local else self.store.files.open(path)
             with stream or contextlib.nullcontext(), Dataset(Path(path), stream) as dataset:
                 try:

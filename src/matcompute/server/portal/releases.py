@@ -17,6 +17,7 @@ from starlette.responses import Response
 from matcompute.dataset.errors import DatasetError, UnknownNameError
 from matcompute.publish.errors import PublishError
 from matcompute.publish.manifest import Manifest
+from matcompute.publish.store import Store
 from matcompute.server.access import Access, Caller, Principal
 from matcompute.server.errors import not_found
 from matcompute.server.portal.catalogue import parse_elements, parse_number
@@ -93,9 +94,9 @@ def router(node: Node, renderer: Renderer, language: str) -> APIRouter:
                     summaries.c.dataset_id == dataset_id, summaries.c.version == wanted
                 )
             ).scalar()
-        manifest = Manifest.from_bytes(one["manifest"])
+        contents = _contents(node.publication.store, one["manifest"])
+        manifest = contents.manifest
         known = _EMPTY | manifest.counts.model_dump() | (summary or {})
-        contents = Contents(node.publication.store, manifest)
         return _Release(dict(row), one, found, manifest, known, contents)
 
     def base(release: _Release) -> str:
@@ -304,8 +305,8 @@ def _pair(names: list[str]) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _numbers_of(contents: Contents) -> list[dict[str, Any]]:
-    return contents.numbers()
+def _contents(store: Store, manifest: bytes) -> Contents:
+    return Contents(store, Manifest.from_bytes(manifest))
 
 
 @lru_cache(maxsize=256)
@@ -315,7 +316,7 @@ def _systems_of(contents: Contents) -> list[tuple[str, int]]:
 
 def _numbers(contents: Contents) -> list[dict[str, Any]]:
     try:
-        return _numbers_of(contents)
+        return contents.numbers()
     except (PublishError, OSError):
         return []  # a release without its table: the page shows what else there is
 
