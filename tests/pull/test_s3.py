@@ -36,6 +36,28 @@ def test_pulled_with_kills(ground: Ground, reference: dict[str, Any]) -> None:
     pull_with_kills(1, ground, reference)
 
 
+def test_the_exit_of_one_bucket_is_the_arrival_in_another(
+    ground: Ground, reference: dict[str, Any], tmp_path: Path
+) -> None:
+    from matcompute.publish.release import Publication
+    from matcompute.server.duties.arriving import import_node
+    from matcompute.server.duties.errors import DutyError
+    from matcompute.server.duties.leaving import content_of, export_node
+    from matcompute.server.node import Node
+
+    assert reference
+    old = Publication(ground.folder / "publication", ground.store)
+    said = export_node(Node(old), tmp_path / "exit")
+    place = f"{ground.store}-of-another"
+    assert import_node(tmp_path / "exit", tmp_path / "new", store=place) == said
+    new = Publication(tmp_path / "new", place)
+    assert content_of(new) == content_of(old)
+    assert not (tmp_path / "new" / "store").exists()
+    with pytest.raises(DutyError, match="is not empty"):
+        import_node(tmp_path / "exit", tmp_path / "third", store=place)
+    assert new.verify() == []
+
+
 def test_entries_and_ranges_are_read_from_it(
     ground: Ground, reference: dict[str, Any], tmp_path: Path
 ) -> None:

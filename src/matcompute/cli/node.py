@@ -213,8 +213,9 @@ def import_(export: Path, trust: tuple[str, ...]) -> None:
     """Make an empty node the holder of what is in the folder EXPORT."""
     from matcompute.server.duties.arriving import import_node
 
-    folder = publication_folder(click.get_current_context().meta["publication"])
+    meta = click.get_current_context().meta
+    folder = publication_folder(meta["publication"])
     with stages() as show:
-        said = import_node(export, folder, trusted=trust, progress=show)
+        said = import_node(export, folder, store=meta["store"], trusted=trust, progress=show)
     click.echo(f"{said['datasets']} dataset(s), {said['versions']} version(s) of {said['node']} → {folder}")
     click.echo(f"content {said['content_sha256']}")

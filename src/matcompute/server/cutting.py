@@ -64,13 +64,13 @@ class Cutter:
             return
         # What ended while no server ran, or in its last moment: once, at the start. nginx may still be to come.
         self._seen = self.node.head
-        if (trouble := await anyio.to_thread.run_sync(self._run)) is not None:
+        if (trouble := await anyio.to_thread.run_sync(self._run, abandon_on_cancel=True)) is not None:
             _log.warning("at the start: %s", trouble)
         while True:
             await asyncio.sleep(_AGAIN if self.failed else _EVERY)
             try:
                 if self.failed or self.node.head != self._seen:
-                    await anyio.to_thread.run_sync(self.look)
+                    await anyio.to_thread.run_sync(self.look, abandon_on_cancel=True)
             except MatcomputeError as error:
                 _log.error("events cannot be followed: %s", error)
             except Exception:

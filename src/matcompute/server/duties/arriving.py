@@ -34,7 +34,12 @@ Progress = Callable[[str, int, int], None]
 
 
 def import_node(
-    export: Path, folder: Path, *, trusted: Sequence[str] = (), progress: Progress | None = None
+    export: Path,
+    folder: Path,
+    *,
+    store: str | Path | None = None,
+    trusted: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Make an empty node the holder of what another node exported.
 
@@ -47,6 +52,8 @@ def import_node(
         Folder that `export_node` made.
     folder
         Folder of the new publication: missing, empty, or with keys only.
+    store
+        Another place of its store, empty too.
     trusted
         Key ids of the old node that one knows by another way; the keyring must hold one of them, if any are given.
     progress
@@ -63,7 +70,8 @@ def import_node(
         If the folder is not empty, or the export is not what its signed list says; says what.
     """
     show = progress or (lambda *_: None)
-    _require_empty(folder)
+    publication = Publication(folder, store)
+    _require_empty(publication, apart=store is not None)
     paths = check_bag(export, lambda done, total: show("checking", done, total))
     data = export / "data"
     keyring = Keyring.read(data / KEYRING)
@@ -79,12 +87,11 @@ def import_node(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARK).touch()
     try:
-        store = [p for p in paths if p.startswith("store/")]
-        for done, path in enumerate(store, start=1):
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(data / path, folder / path)
-            show("copying", done, len(store))
-        publication = Publication(folder)
+        files = publication.store.files
+        stored = [p for p in paths if p.startswith("store/")]
+        for done, path in enumerate(stored, start=1):
+            files.copy(data / path, f"{files.root}/{path.removeprefix('store/')}")
+            show("copying", done, len(stored))
         save(after, publication.keys)
         events = [Event(**json.loads(line)) for line in (data / "events.jsonl").read_bytes().splitlines()]
         Events(folder / "events.sqlite").restore(
@@ -119,7 +126,7 @@ def import_node(
             ]
         )
     except BaseException:
-        _clear(folder, keep_keys=own is not None)
+        _clear(publication, keep_keys=own is not None, apart=store is not None)
         if own is not None:
             (folder / "keys" / KEYRING).write_bytes(keyring_before)
         raise
@@ -131,9 +138,12 @@ def _ids(events: Sequence[Event]) -> list[str]:
     return list(dict.fromkeys(event.dataset_id for event in events))
 
 
-def _require_empty(folder: Path) -> None:
+def _require_empty(publication: Publication, *, apart: bool) -> None:
+    folder, files = publication.folder, publication.store.files
     if (folder / _MARK).exists():
-        _clear(folder, keep_keys=_own_key(folder / "keys") is not None)
+        _clear(publication, keep_keys=_own_key(folder / "keys") is not None, apart=apart)
+    if apart and files.names(files.root):
+        raise DutyError(f"the store {files.root} is not empty", hint="an import wants a place of its own")
     extra = {p.name for p in folder.iterdir()} - {"keys", SETTINGS} if folder.is_dir() else set()
     if (folder / "keys" / KEYRING).exists() and _own_key(folder / "keys") is None:
         extra.add(f"keys/{KEYRING}, but no private key")
@@ -144,7 +154,10 @@ def _require_empty(folder: Path) -> None:
         )
 
 
-def _clear(folder: Path, *, keep_keys: bool) -> None:
+def _clear(publication: Publication, *, keep_keys: bool, apart: bool) -> None:
+    folder, files = publication.folder, publication.store.files
+    if apart and files.names(files.root):
+        files.remove(files.root)
     for path in folder.iterdir():
         if path.name == _MARK or path.name == SETTINGS or (path.name == "keys" and keep_keys):
             continue
