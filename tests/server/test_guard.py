@@ -235,6 +235,7 @@ def test_healthz(guarded: Any, release: Any):
             "keys": "ok",
             "audit": "ok",
             "disk": "ok",
+            "downloads": "ok",
         }
     assert records(log) == []
 
