@@ -78,6 +78,9 @@ class Block:
         chosen, to = mine[here], at[here]
         self.status[name][to] = status[here]
         self.process[name][to] = part.process
+        if part.makers is not None:
+            own = dataset.process(column.name, chosen)
+            self.process[name][to] = np.where(own >= 0, part.makers[own], part.process)
         if 0 not in dataset.properties[column.name].shape and chosen.size:
             values = dataset.column(column.name, chosen)
             if info.per == "entry":

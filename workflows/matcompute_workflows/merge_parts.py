@@ -15,7 +15,10 @@ __all__ = ["Index", "Part", "source_nodes"]
 
 @dataclass
 class Part:
-    """One shard: its stage, the row of each of its entries in the final dataset, and what it says beside values."""
+    """One shard: its stage, the row of each of its entries in the final dataset, and what it says beside values.
+
+    A shard of structures that were computed one by one says of each value which process gave it.
+    """
 
     stage: str
     node: ShardData
@@ -24,6 +27,8 @@ class Part:
     process: int
     method: int
     descriptors: dict[str, DescriptorInfo] = field(default_factory=dict)
+    #: Process row in the shard → process row in the final dataset; None where one process made all of it.
+    makers: np.ndarray | None = None
 
 
 class Index:

@@ -120,11 +120,14 @@ class _Merge:
                     method = writer.add_method(replace(described, centre=described.centre or computer))
                 if method >= 0 and process >= 0:
                     methods[process] = method
+                makers = self._makers_of(dataset)
+                if makers is not None and method >= 0:
+                    methods.update(dict.fromkeys(makers.tolist(), method))
                 if is_gate:
                     self._take_selection(stage, dataset, rows, len(base), process)
                 self._take_infos(stage, dataset)
                 self.parts.append(
-                    Part(stage, node, rows, is_gate, process, method, dict(dataset.descriptors))
+                    Part(stage, node, rows, is_gate, process, method, dict(dataset.descriptors), makers)
                 )
         return methods
 
@@ -156,6 +159,13 @@ class _Merge:
                 raise DatasetError(
                     f"stage '{stage}': '{name}' has shape {before.shape} in one shard and {info.shape} in another"
                 )
+
+    def _makers_of(self, dataset: Dataset) -> np.ndarray | None:
+        """Return shard's process row → process row here; None where the shard says nothing of processes."""
+        records = dataset.provenance.processes
+        if not records:
+            return None
+        return np.array([self.process_row.get(record.uuid, -1) for record in records], dtype=np.int32)
 
     def _alive(self, n: int) -> dict[str, np.ndarray]:
         """Return for each stage which entries had passed all gates before it."""

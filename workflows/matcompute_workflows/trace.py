@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiida.orm import CalcJobNode, Node, ProcessNode, load_node
+from aiida.common.links import LinkType
+from aiida.orm import CalcJobNode, Node, ProcessNode, StructureData, load_node
 
 from matcompute.dataset import Dataset
 from matcompute.dataset import trace_value as dataset_trace
@@ -82,7 +83,8 @@ def walk_back(process: ProcessNode, entry_id: str) -> list[TraceStep]:
     """Follow an entry from a process to the source files by CREATE and INPUT links alone.
 
     At every process the input shard that holds the entry is chosen (of several, as at a gate, the one that was made
-    last), until a process has no input shard: there the source files are its inputs.
+    last). A process of a single structure has none: there its structure is followed, or the results that it read. The
+    source files are the inputs of the first process.
 
     Returns
     -------
@@ -109,11 +111,16 @@ def walk_back(process: ProcessNode, entry_id: str) -> list[TraceStep]:
                 for link in current.base.links.get_incoming().all()
                 if link.link_label == "campaign_file" or link.link_label.startswith("source")
             ]
-            if not sources:
+            if sources:
+                return steps + sources
+            before = _made_before(current)
+            if before is None:
                 raise TraceError(
                     f"{current.process_label}<{current.pk}> has no input shard and no source file"
                 )
-            return steps + sources
+            steps.append(TraceStep(before, f"{type(before).__name__} {before.uuid}"))
+            current = before.creator
+            continue
         found = _holding(shards, entry_id)
         if found is None:
             raise TraceError(
@@ -124,6 +131,14 @@ def walk_back(process: ProcessNode, entry_id: str) -> list[TraceStep]:
         if shard.creator is None:
             raise TraceError(f"nothing made the shard {shard.uuid}")
         current = shard.creator
+
+
+def _made_before(process: ProcessNode) -> Any:
+    """Return the input of a process that leads back: its structure, else the first one that something has made."""
+    links = process.base.links.get_incoming(link_type=LinkType.INPUT_CALC).all()
+    made = [link for link in links if link.node.creator is not None]
+    made.sort(key=lambda link: (not isinstance(link.node, StructureData), link.link_label))
+    return made[0].node if made else None
 
 
 def _holding(shards: list[ShardData], entry_id: str) -> tuple[ShardData, int] | None:

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "calculator_adapter",
+    "is_per_structure",
     "needs_calculator",
     "parameters_model",
     "stage_parameters",
+    "stage_task",
     "supported_species",
     "task_adapter",
 ]
@@ -76,9 +78,30 @@ def needs_calculator(task: Any) -> bool:
     return bool(getattr(task, "needs_calculator", True))
 
 
+def is_per_structure(stage: Stage) -> bool:
+    """Tell whether each structure of a stage gets a process of its own, from the AiiDA plugin of a code."""
+    if stage.is_gate or stage.calculator is None:
+        return False
+    return bool(getattr(calculator_adapter(stage.calculator.name), "per_structure", False))
+
+
+def stage_task(kind: str, calculator: str | None) -> Any:
+    """Return the task of a compute stage: that of its calculator, where this has tasks of its own.
+
+    Raises
+    ------
+    InputError
+        If there is none of that kind, or the calculator has none.
+    """
+    adapter = None if calculator is None else calculator_adapter(calculator)
+    if getattr(adapter, "per_structure", False):
+        return adapter.task(kind)  # type: ignore[union-attr]
+    return task_adapter(kind)
+
+
 def stage_parameters(stage: Stage) -> tuple[Any, Any]:
     """Return the task of a compute stage and its parameters as the task takes them."""
-    task = task_adapter(stage.kind)
+    task = stage_task(stage.kind, None if stage.calculator is None else stage.calculator.name)
     return task, parameters_model(task, stage.parameters).model_validate(stage.parameters)
 
 

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
-from matcompute.campaign.adapters import calculator_adapter, stage_parameters, supported_species
+from matcompute.campaign.adapters import (
+    calculator_adapter,
+    is_per_structure,
+    stage_parameters,
+    supported_species,
+)
 from matcompute.campaign.columns import stage_descriptor
 from matcompute.campaign.model import Campaign, CampaignFileError
+from matcompute.campaign.potentials import per_structure_problems, potentials
 from matcompute.campaign.resolution import facts_of, resolve_stage
 from matcompute.campaign.vocabulary import GRADES, grade_rank
 from matcompute.errors import InputError, did_you_mean
@@ -156,6 +162,7 @@ def static_problems(campaign: Campaign, centres: Mapping[str, CentreLike]) -> li
             message = error.message.removeprefix(f"line {spec.line}: ")
             problems.append(campaign.problem(("structures", index, spec.kind), message))
     problems += _centre_problems(campaign, centres)
+    usable = {name: centres[name] for name in usable_centres(campaign, centres)}
     for index, stage in enumerate(campaign.stages):
         key = ("stages", index, stage.kind)
         if stage.is_gate:
@@ -175,6 +182,7 @@ def static_problems(campaign: Campaign, centres: Mapping[str, CentreLike]) -> li
                     f"calculator '{stage.calculator.name}' needs the package {package}, which is not installed here",
                 )
             )
+        problems += per_structure_problems(campaign, stage, key, usable)
         largest = max((centres[name].cores for name in campaign.centres.chosen(centres)), default=0)
         if largest and stage.resources.cores > largest:
             problems.append(
@@ -271,7 +279,11 @@ def structure_problems(campaign: Campaign, report: IngestReport) -> tuple[list[P
     for index, stage in enumerate(campaign.stages):
         if stage.is_gate or stage.calculator is None:
             continue
-        species = supported_species(calculator_adapter(stage.calculator.name))
+        if is_per_structure(stage):
+            covered = potentials(stage)
+            species = None if covered is None else frozenset(SYMBOLS.index(symbol) for symbol in covered)
+        else:
+            species = supported_species(calculator_adapter(stage.calculator.name))
         if species is None:
             continue
         name, key = stage.calculator.name, ("stages", index, stage.kind, "calculator")
@@ -279,7 +291,8 @@ def structure_problems(campaign: Campaign, report: IngestReport) -> tuple[list[P
         if not count or example is None:
             continue
         symbols = [SYMBOLS[z] for z in sorted(missing)]
-        what = f"calculator '{name}' does not know {', '.join(symbols)}"
+        lacks = "has no pseudopotential of" if is_per_structure(stage) else "does not know"
+        what = f"calculator '{name}' {lacks} {', '.join(symbols)}"
         where = (
             f"{count} of {report.n_kept} structures, the first is {example[0]} ({example[1]}:{example[2]})"
         )

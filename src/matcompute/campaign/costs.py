@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from matcompute.campaign.adapters import calculator_adapter, stage_parameters
+from matcompute.campaign.adapters import (
+    calculator_adapter,
+    is_per_structure,
+    parameters_model,
+    stage_parameters,
+)
 from matcompute.campaign.batches import MAX_BATCH_SIZE
 
 if TYPE_CHECKING:
@@ -40,7 +45,13 @@ def structure_costs(stage: Stage, n_sites: np.ndarray) -> np.ndarray:
         seconds = task.seconds(parameters, np.asarray(n_sites))
         return np.broadcast_to(np.asarray(seconds, dtype=float), (len(n_sites),)).copy()
     evaluations = float(task.evaluations(parameters))
-    one = calculator_adapter(stage.calculator.name).evaluation_cost(np.asarray(n_sites, dtype=float))
+    adapter = calculator_adapter(stage.calculator.name)
+    sites = np.asarray(n_sites, dtype=float)
+    if is_per_structure(stage):
+        own = parameters_model(adapter).model_validate(stage.calculator.parameters)
+        one = adapter.evaluation_cost(sites, own)
+    else:
+        one = adapter.evaluation_cost(sites)
     return np.broadcast_to(np.asarray(one, dtype=float) * evaluations, (len(n_sites),)).copy()
 
 
@@ -48,6 +59,8 @@ def batch_limit(stage: Stage, n_sites: np.ndarray) -> int:
     """Return how many structures a batch of a compute stage may hold, so that its results fit into memory."""
     if stage.is_gate or not len(n_sites):
         return MAX_BATCH_SIZE
+    if is_per_structure(stage):
+        return 1
     task, parameters = stage_parameters(stage)
     size = getattr(task, "result_bytes", None)  # of tasks older than this hook
     if size is None:

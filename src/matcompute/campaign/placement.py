@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,19 @@ if TYPE_CHECKING:
 
     from matcompute.campaign.model import Campaign, Stage
     from matcompute.centres import Centre
+    from matcompute.centres.model import CodeBlock
     from matcompute.workspace import Workspace
 
-__all__ = ["NODE_PROGRAM", "Situation", "centre_state", "factor", "known_centres", "stage_group", "workload"]
+__all__ = [
+    "NODE_PROGRAM",
+    "Situation",
+    "centre_state",
+    "factor",
+    "known_centres",
+    "stage_codes",
+    "stage_group",
+    "workload",
+]
 
 NODE_PROGRAM = "matcompute-node"
 
@@ -55,9 +65,24 @@ def stage_group(campaign: Campaign, stage: Stage) -> Group:
         grade=campaign.grade,
         allow=None if placement.allow is None else frozenset(placement.allow),
         deny=frozenset(placement.deny),
-        codes=frozenset({NODE_PROGRAM}),
+        codes=stage_codes(stage),
         strategy=placement.strategy,
     )
+
+
+def stage_codes(stage: Stage) -> frozenset[str]:
+    """Return what a centre must have for a stage: the node program, or codes by their AiiDA plugins."""
+    from matcompute.campaign.adapters import calculator_adapter, is_per_structure, stage_parameters
+
+    if stage.calculator is None or not is_per_structure(stage):
+        return frozenset({NODE_PROGRAM})
+    _, parameters = stage_parameters(stage)
+    return frozenset(calculator_adapter(stage.calculator.name).plugins(stage.kind, parameters))
+
+
+def _names(codes: Iterable[CodeBlock]) -> frozenset[str]:
+    """Names of codes, and the AiiDA plugins that they run: a stage may ask for either."""
+    return frozenset(name for code in codes for name in (code.name, code.plugin))
 
 
 def factor(factors: Mapping[str, Mapping[str, float]], centre: str, work: str) -> float | None:
@@ -108,7 +133,7 @@ def centre_state(
         ),
         up=state == "up",
         why=why,
-        codes=frozenset(code.name for code in centre.codes) | ({NODE_PROGRAM} if centre.is_local else set()),
+        codes=_names(centre.codes) | ({NODE_PROGRAM} if centre.is_local else set()),
         window=centre.window,
         in_flight_core_s=flight.core_s,
         quota_left_core_s=_quota_left(centre, flight, used or {}, account),
@@ -126,7 +151,7 @@ def _partition(
     part = centre.partition(name)
     # A workstation starts what it gets; elsewhere the live queue tells, else how long our jobs have waited.
     wait = waits.get((centre.id, name), 0.0) if look is None else look.wait_s()
-    codes = frozenset(code.name for code in centre.codes if code.runs_in(name))
+    codes = _names(code for code in centre.codes if code.runs_in(name))
     return PartitionState(
         name=name,
         nodes=part.nodes if look is None else min(part.nodes, max(look.nodes, 1)),
@@ -139,7 +164,7 @@ def _partition(
         per_hour=part.charge.per_hour if "charge" in part.model_fields_set else 0.0,
         up=look is None or look.starts,
         wait_s=wait,
-        codes=None if centre.is_local else codes,
+        codes=codes | {NODE_PROGRAM} if centre.is_local else codes,
     )
 
 
@@ -223,8 +248,8 @@ class Situation:
             for name, centre in self.profiles.items()
         ]
 
-    def room(self, name: str) -> Room:
-        """Return how many more batches a centre may get now."""
+    def room(self, name: str, *, single: bool = False) -> Room:
+        """Return how many more batches a centre may get now; ``single``: jobs of per-structure stages."""
         flight = self.flights.get(name, InFlight())
         row = self.rows.get(name)
         queue = (row.queue if row is not None else None) or {}
@@ -233,9 +258,15 @@ class Situation:
             recent=self.recent.get(name, ()),
             user_jobs=queue.get("user_jobs"),
             in_flight_then=int(queue.get("in_flight_then", 0)),
+            singles=flight.singles,
         )
         return room(
-            self.profiles[name], load, now=time.time(), everywhere=self.everywhere, max_jobs=self.max_jobs
+            self.profiles[name],
+            load,
+            now=time.time(),
+            everywhere=self.everywhere,
+            max_jobs=self.max_jobs,
+            single=single,
         )
 
     def partition_room(self, name: str, partition: str) -> int | None:

@@ -15,6 +15,7 @@ from matcompute.campaign.adapters import (
     calculator_adapter,
     needs_calculator,
     parameters_model,
+    stage_task,
     task_adapter,
 )
 from matcompute.campaign.columns import column_problems, stage_descriptor
@@ -203,7 +204,8 @@ class _Reader:
             self.bad(path, "expected a mapping of parameters")
             return None
         before = len(self.problems)
-        task = self.attempt(path, partial(task_adapter, kind))
+        named, body = _calculator_of(body)
+        task = self.attempt(path, partial(self.stage_task, kind, named, path))
         own = {key: value for key, value in body.items() if key not in STAGE_KEYS}
         parameters: BaseModel | None = None
         own_keys = [key for key in STAGE_KEYS if key != "calculator" or needs_calculator(task)]
@@ -241,6 +243,16 @@ class _Reader:
             resources=resources,
             batch_size=batch_size,
         )
+
+    def stage_task(self, kind: str, named: str | None, path: KeyPath) -> Any:
+        """Return the task of a stage: its calculator may have one of its own."""
+        if named is None or named not in plugins.names("matcompute.calculators"):
+            return task_adapter(kind)
+        task = stage_task(kind, named)
+        if getattr(task, "per_structure", False) and not _works_alone(named):
+            able = [name for name in plugins.names("matcompute.calculators") if _works_alone(name)]
+            raise InputError(f"calculator '{named}' has no task '{kind}'; {', '.join(able)} have")
+        return task
 
     def task_model(self, task: Any, values: dict[str, Any], path: KeyPath) -> type[BaseModel] | None:
         """Return the model of a task's parameters; which one may depend on one of them."""
@@ -284,6 +296,29 @@ class _Reader:
         own = {key: item for key, item in body.items() if key != "name"}
         model = self.validate(parameters, self.quantities(parameters, own, path), path)
         return None if model is None else Calculator(name=name, parameters=model.model_dump(mode="json"))
+
+
+def _calculator_of(body: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Return the name of a stage's calculator, and its body with ``protocol`` where it belongs.
+
+    ``{calculator: qe, protocol: fast}`` is short for ``{calculator: {name: qe, protocol: fast}}``.
+    """
+    value = body.get("calculator")
+    name = value.get("name") if isinstance(value, dict) else value
+    if not isinstance(name, str):
+        return None, body
+    inside = value if isinstance(value, dict) else {"name": name}
+    if "protocol" in body and "protocol" not in inside and name in plugins.names("matcompute.calculators"):
+        adapter = plugins.load("matcompute.calculators", name)
+        if "protocol" in parameters_model(adapter).model_fields:
+            body = {key: item for key, item in body.items() if key != "protocol"} | {
+                "calculator": {**inside, "protocol": body["protocol"]}
+            }
+    return name, body
+
+
+def _works_alone(name: str) -> bool:
+    return bool(getattr(calculator_adapter(name), "per_structure", False))
 
 
 def _instead(kind: str, kinds: Iterable[str]) -> str:

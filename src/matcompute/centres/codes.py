@@ -19,6 +19,8 @@ __all__ = ["hide_codes", "local_node_program", "setup_codes"]
 
 #: Marks a code as made from a profile.
 _EXTRA = "matcompute"
+#: Extra of a code: its version, as the profile says.
+VERSION = "version"
 
 
 def setup_codes(computer: Computer, centre: Centre) -> dict[str, InstalledCode]:
@@ -100,6 +102,8 @@ def _setup(computer: Computer, block: CodeBlock) -> InstalledCode:
     own = [code for code in _existing(computer) if _is_of(code.label, block.name)]
     for code in own:
         if type(code) is kind and all(_value(code, key) == value for key, value in wanted.items()):
+            if code.base.extras.get(VERSION, None) != block.version:
+                code.base.extras.set(VERSION, block.version)
             return code
     labels = {code.label for code in own}
     label, number = block.name, 1
@@ -109,6 +113,9 @@ def _setup(computer: Computer, block: CodeBlock) -> InstalledCode:
     description = "node program of matcompute" if block.name == NODE_PROGRAM else ""
     code = kind(label=label, computer=computer, description=description, **wanted).store()
     code.base.extras.set(_EXTRA, True)
+    if block.version is not None:
+        # What inputs look like may depend on it.
+        code.base.extras.set(VERSION, block.version)
     return code
 
 

@@ -30,12 +30,15 @@ class Load:
         Jobs of the user that the scheduler listed when it was asked last, ours among them; None if unknown.
     in_flight_then
         Our batches in flight when the scheduler was asked.
+    singles
+        Those of ``in_flight`` that are jobs of per-structure stages.
     """
 
     in_flight: int = 0
     recent: Sequence[float] = ()
     user_jobs: int | None = None
     in_flight_then: int = 0
+    singles: int = 0
 
     @property
     def foreign(self) -> int:
@@ -62,7 +65,15 @@ class Room:
     wait_s: float | None = None
 
 
-def room(centre: Centre, load: Load, *, now: float, everywhere: int = 0, max_jobs: int | None = None) -> Room:
+def room(
+    centre: Centre,
+    load: Load,
+    *,
+    now: float,
+    everywhere: int = 0,
+    max_jobs: int | None = None,
+    single: bool = False,
+) -> Room:
     """Return how many more jobs a centre may get.
 
     Parameters
@@ -77,14 +88,16 @@ def room(centre: Centre, load: Load, *, now: float, everywhere: int = 0, max_job
         Our batches in flight at all centres.
     max_jobs
         One limit over all centres; None is none.
+    single
+        Whether jobs of per-structure stages are asked for. On this machine they have a window of their own: they wait
+        for a core like all others, but what surrounds each of them in AiiDA takes longer than many of them.
     """
     scheduler = centre.scheduler
-    rooms = [
-        Room(
-            scheduler.max_submitted - load.in_flight,
-            f"scheduler.max_submitted: {load.in_flight} of {scheduler.max_submitted} batches in flight",
-        )
-    ]
+    here, limit = load.in_flight, scheduler.max_submitted
+    if centre.is_local:
+        here = load.singles if single else load.in_flight - load.singles
+        limit = centre.window_singles if single else limit
+    rooms = [Room(limit - here, f"scheduler.max_submitted: {here} of {limit} batches in flight")]
     if scheduler.max_user_jobs is not None:
         used = load.in_flight + load.foreign
         rooms.append(

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matcompute.centres.errors import CentreError
-from matcompute.centres.model import Centre, CentreBlock, PartitionBlock, SchedulerBlock
+from matcompute.centres.model import Centre, CentreBlock, CodeBlock, PartitionBlock, SchedulerBlock
 
 if TYPE_CHECKING:
     from matcompute.workspace import Workspace
@@ -26,9 +32,43 @@ def detect() -> Centre:
         # workers from using more cores than there are.
         scheduler=SchedulerBlock(max_submitted=cores + 2),
         partitions=(PartitionBlock(name="workstation", cores=cores, mem_gb=_memory_gb()),),
+        codes=_codes(),
     )
     centre._detected = True
     return centre
+
+
+#: Programs that are used where they are on PATH → the AiiDA plugin that runs them.
+_PROGRAMS = {
+    "pw.x": "quantumespresso.pw",
+    "dos.x": "quantumespresso.dos",
+    "projwfc.x": "quantumespresso.projwfc",
+}
+
+
+def _codes() -> tuple[CodeBlock, ...]:
+    """Return the first-principles codes of this machine, without MPI: whose MPI they are built for is not known."""
+    found = []
+    for program, plugin in _PROGRAMS.items():
+        path = shutil.which(program)
+        if path is not None:
+            version = _version(path, Path(path).stat().st_mtime_ns)
+            found.append(CodeBlock(name=program, plugin=plugin, executable=path, version=version))
+    return tuple(found)
+
+
+@lru_cache(maxsize=16)
+def _version(path: str, _mtime: int) -> str | None:
+    """Return the version that a program of Quantum ESPRESSO prints when it is given an empty input."""
+    with tempfile.TemporaryDirectory(prefix="matcompute-") as folder:
+        try:
+            done = subprocess.run(
+                [path], input="", capture_output=True, text=True, timeout=20, cwd=folder, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+    match = re.search(r"Program \S+ v\.(\d+(?:\.\d+)*)", done.stdout)
+    return None if match is None else match.group(1)
 
 
 def _memory_gb() -> float:

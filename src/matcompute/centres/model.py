@@ -140,6 +140,12 @@ class Centre(Block):
         return self.scheduler.max_submitted
 
     @property
+    def window_singles(self) -> int:
+        """Jobs of per-structure stages in flight at once on this machine: many, as the core slots hold them back."""
+        given = "max_submitted" in self.scheduler.model_fields_set and not self.detected
+        return self.scheduler.max_submitted if given else 4 * self.cores + 8
+
+    @property
     def poll_interval_s(self) -> float:
         """Least time between two looks at the queue, in s."""
         return self.scheduler.poll_interval_s

@@ -29,6 +29,10 @@ def _build() -> LazyGroup:
             "campaign": ("matcompute.cli.campaign:campaign", "Check, plan, run and watch campaigns."),
             "describe": ("matcompute.cli.describe:describe", "Describe the structures of any file."),
             "centre": ("matcompute.cli.centre:centre", "Describe, register and examine compute centres."),
+            "pseudo": (
+                "matcompute.cli.pseudo:pseudo",
+                "Install and check pseudopotentials of first-principles stages.",
+            ),
             "dataset": (
                 "matcompute.cli.dataset:dataset",
                 "Look at, check, export, compare and trace datasets.",

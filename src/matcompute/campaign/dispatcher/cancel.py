@@ -8,7 +8,7 @@ from matcompute.campaign.dispatcher.nodes import find_process, load
 from matcompute.campaign.state import State
 from matcompute.campaign.state.batches import batches_of, release_batch
 from matcompute.campaign.state.campaigns import CampaignRow, by_id, set_campaign
-from matcompute.campaign.state.models import BATCH_OPEN
+from matcompute.campaign.state.models import BATCH_COMPUTED, BATCH_UNRECORDED
 
 __all__ = ["cancel"]
 
@@ -23,9 +23,11 @@ def cancel(state: State, row: CampaignRow) -> bool:
         for batch in batches_of(connection, row.id, ["planned"]):
             release_batch(connection, batch, state="cancelled", message="cancelled by the user")
     with state.read() as connection:
-        batches = batches_of(connection, row.id, BATCH_OPEN)
+        batches = batches_of(connection, row.id, BATCH_UNRECORDED)
     alive = []
     for batch in batches:
+        if batch.state == BATCH_COMPUTED:
+            continue
         process = load(batch.process_uuid) if batch.process_uuid else find_process(batch.label)
         if process is None:
             with state.write() as connection:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from matcompute.campaign.dispatcher.gather import conclude
 from matcompute.campaign.dispatcher.jobs import job_rows
 from matcompute.campaign.dispatcher.nodes import find_process, load, process_states
 from matcompute.campaign.events import budget_events, stopped_event
@@ -117,7 +118,15 @@ def collect(
 
 
 def _record(state: State, batch: BatchRow, elsewhere: Callable[[BatchRow], bool]) -> None:
-    end = _end(load(str(batch.process_uuid)))
+    process = load(str(batch.process_uuid))
+    if batch.single and not process.is_killed:
+        verdict = conclude(state, batch, process)
+        if verdict.hopeless:
+            end = _End(414, f"the first structures have all crashed: {verdict.hopeless}", 0.0, None)
+            with state.write() as connection:
+                _stop(connection, batch, end, elsewhere(batch))
+        return
+    end = _end(process)
     with state.write() as connection:
         cancelled = by_id(connection, batch.campaign_id).wanted == "cancel"
         moved = end.killed and not cancelled and is_rerouted(connection, batch.id)
@@ -283,7 +292,7 @@ def note_progress(state: State, folders: dict[int, Path]) -> None:
         Batch id → folder of its newest job; filled here, kept by the caller.
     """
     with state.read() as connection:
-        batches = [b for b in open_batches(connection) if b.process_uuid]
+        batches = [b for b in open_batches(connection) if b.process_uuid and not b.single]
     missing = [b for b in batches if not _fresh(folders.get(b.id))]
     if missing:
         folders.update(_job_folders(missing))

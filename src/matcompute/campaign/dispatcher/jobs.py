@@ -12,7 +12,7 @@ def job_rows(process: Any) -> list[dict[str, Any]]:
 
     What a job that left no summary used is unknown here: 0, until the scheduler's accounting says it.
     """
-    jobs = sorted(process.called, key=lambda node: node.pk)
+    jobs = sorted(process.called_descendants, key=lambda node: node.pk)
     return [_row(job) for job in jobs if hasattr(job, "get_job_id")]
 
 
@@ -23,6 +23,8 @@ def _row(job: Any) -> dict[str, Any]:
     summary = summary_node.get_dict() if summary_node is not None else {}
     options = job.get_options()
     cached = job.base.caching.is_created_from_cache
+    if summary_node is None:
+        summary = _of_code(job, options)
     wall = 0.0 if cached else float(summary.get("wall_s", 0.0))
     state = end_of_job(job.get_detailed_job_info())
     return {
@@ -38,3 +40,14 @@ def _row(job: Any) -> dict[str, Any]:
         "node": str(summary.get("host", "")),
         "ended": job.mtime.timestamp(),
     }
+
+
+def _of_code(job: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the output of a code says of its time; its cores are those that were asked for."""
+    node = getattr(job.outputs, "output_parameters", None)
+    wall = 0.0 if node is None else float(node.get_dict().get("wall_time_seconds") or 0.0)
+    asked = options.get("resources", {})
+    ranks = asked.get("tot_num_mpiprocs") or asked.get("num_machines", 1) * asked.get(
+        "num_mpiprocs_per_machine", 1
+    )
+    return {"wall_s": wall, "core_s": wall * int(ranks) * int(asked.get("num_cores_per_mpiproc", 1) or 1)}

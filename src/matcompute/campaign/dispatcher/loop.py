@@ -18,6 +18,7 @@ from matcompute.campaign.dispatcher.centres import Centres
 from matcompute.campaign.dispatcher.collect import collect, find_lost_submissions, note_progress
 from matcompute.campaign.dispatcher.finish import finish, finished_stages
 from matcompute.campaign.dispatcher.gates import evaluate_gates
+from matcompute.campaign.dispatcher.gather import gather
 from matcompute.campaign.dispatcher.ingest import ingest
 from matcompute.campaign.dispatcher.submit import plan_batches, submit_next
 from matcompute.campaign.events import budget_events, stopped_event
@@ -26,7 +27,7 @@ from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import BatchRow, set_batch
 from matcompute.campaign.state.campaigns import CampaignRow, all_campaigns, by_id, set_campaign
 from matcompute.campaign.state.models import (
-    BATCH_OPEN,
+    BATCH_UNRECORDED,
     CAMPAIGN_ACTIVE,
     batch,
     campaign,
@@ -167,6 +168,7 @@ class Dispatcher:
             if self._every("again", self.AGAIN_S):
                 self._unrecorded.clear()
             moved += collect(self.state, self._failed_to_record, self._unrecorded, self.centres.elsewhere)
+            moved += gather(self.state, self._failed_to_record, self._unrecorded)
             if self._every("progress", self.PROGRESS_S):
                 note_progress(self.state, self._folders)
             self._look_after_daemon()
@@ -372,7 +374,7 @@ def stuck_values(row: CampaignRow, kind: str, text: str) -> dict[str, str]:
 
 
 def _in_flight(connection: Connection, campaign_id: int | None = None) -> int:
-    query = select(func.count()).select_from(batch).where(batch.c.state.in_(BATCH_OPEN))
+    query = select(func.count()).select_from(batch).where(batch.c.state.in_(BATCH_UNRECORDED))
     if campaign_id is not None:
         query = query.where(batch.c.campaign_id == campaign_id)
     return int(connection.execute(query).scalar_one())

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from matcompute.campaign.adapters import is_per_structure
 from matcompute.campaign.batches import TARGET_S
 from matcompute.campaign.dispatcher.definition import definition
-from matcompute.campaign.placement import stage_group
+from matcompute.campaign.placement import stage_codes, stage_group
 from matcompute.campaign.state import State
 from matcompute.campaign.state.batches import BatchRow, batches_of, spent
 from matcompute.campaign.state.campaigns import CampaignRow, StageRow, stages_of
@@ -26,6 +27,8 @@ __all__ = ["Capacity", "Place", "Stuck", "Turn", "alternatives", "capacity", "ta
 
 #: Planned batches of a campaign that are looked at in a turn.
 LOOKAHEAD = 64
+#: Wall time that a structure with a process of its own should take, in s.
+SINGLE_S = 1800.0
 #: Reasons that may pass by themselves, or when somebody has mended something.
 PASSING = (Reason.QUOTA, Reason.DOWN, Reason.BLOCKED)
 
@@ -44,8 +47,9 @@ class Place:
         In words.
     core_s
         Expected core-seconds there.
-    processes, walltime_s
-        Chosen from the expected work where the campaign does not say; ``walltime_s`` None: no limit is asked.
+    processes, walltime_s, ranks
+        Chosen from the expected work where the campaign does not say; ``walltime_s`` None: no limit is asked; ``ranks``
+        0: no MPI.
     """
 
     row: CampaignRow
@@ -58,6 +62,7 @@ class Place:
     core_s: float
     processes: int
     walltime_s: float | None
+    ranks: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,14 +153,22 @@ def capacity(row: CampaignRow, stage: Stage, situation: Situation) -> Capacity:
     suits = (here == Reason.FITS) | np.isin(here, PASSING)
     names = {decision.centres[c].id for k, (c, _) in enumerate(decision.columns) if suits[k]}
     profiles = [situation.profiles[name] for name in names]
-    slots = sum(profile.window for profile in profiles)
+    single = is_per_structure(stage)
+    slots = sum(
+        profile.window_singles if single and profile.is_local else profile.window for profile in profiles
+    )
     cores = 0
     for index, state in enumerate(decision.centres):
         mine = [p for k, (c, p) in enumerate(decision.columns) if c == index and suits[k]]
         cores += sum(state.partitions[p].nodes * state.partitions[p].cores for p in mine)
     group = stage_group(definition(row), stage)
     per_batch = stage.resources.cores
-    if _free_to_choose(stage) and profiles and not any(profile.is_local for profile in profiles):
+    if (
+        not single
+        and _free_to_choose(stage)
+        and profiles
+        and not any(profile.is_local for profile in profiles)
+    ):
         # Few jobs may be in flight: each then takes as many cores as its share is.
         widest = min(max(part.cores for part in profile.partitions) for profile in profiles)
         per_batch = max(per_batch, min(widest, cores // max(slots, 1)))
@@ -233,22 +246,26 @@ class _Rooms:
 
     def __init__(self, situation: Situation, money: dict[int, tuple[float, float]]) -> None:
         self.situation, self.money = situation, money
-        self.centres = {name: situation.room(name).count for name in situation.profiles}
+        self.centres: dict[tuple[str, bool], int] = {}
         self.partitions: dict[tuple[str, str], int | None] = {}
         limit = situation.max_jobs
         self.left = None if limit is None else limit - situation.everywhere
 
-    def take(self, centre: str, partition: str) -> bool:
-        """Take one place, if there is one."""
+    def take(self, centre: str, partition: str, jobs: int = 1, *, single: bool = False) -> bool:
+        """Take the places of a batch, if there is one: of one that needs several, the last may be missing."""
         key = (centre, partition)
         if key not in self.partitions:
             self.partitions[key] = self.situation.partition_room(centre, partition)
+        # Only on this machine have single structures a window of their own.
+        window = (centre, single and self.situation.profiles[centre].is_local)
+        if window not in self.centres:
+            self.centres[window] = self.situation.room(centre, single=single).count
         room = self.partitions[key]
-        if self.centres[centre] <= 0 or room == 0 or (self.left is not None and self.left <= 0):
+        if self.centres[window] <= 0 or room == 0 or (self.left is not None and self.left <= 0):
             return False
-        self.centres[centre] -= 1
-        self.partitions[key] = None if room is None else room - 1
-        self.left = None if self.left is None else self.left - 1
+        self.centres[window] -= jobs
+        self.partitions[key] = None if room is None else max(0, room - jobs)
+        self.left = None if self.left is None else self.left - jobs
         return True
 
 
@@ -266,7 +283,7 @@ def _keep(
                 turn.over.append(row)
             continue
         where = decision.where(task)
-        if where is None or not rooms.take(where[0].id, where[1].name):
+        if where is None or not rooms.take(where[0].id, where[1].name, batch.jobs, single=batch.single):
             continue
         core_s = float(decision.core_s[task])
         rooms.money[row.id] = (used, expected + core_s)
@@ -282,13 +299,15 @@ def _place(
     part = centre.partition(partition)
     project = centre.project(definition(row).centres.projects.get(centre.id))
     wants = stage.resources
-    processes, walltime = wants.processes, wants.walltime
-    if _free_to_choose(stage) and not centre.is_local:
+    processes, walltime, ranks = wants.processes, wants.walltime, wants.ranks
+    if batch.single:
+        ranks = _ranks(stage, centre, partition, core_s)
+    elif _free_to_choose(stage) and not centre.is_local:
         most = max(1, min(part.cores // wants.threads, batch.n_total))
         processes = int(np.clip(round(core_s / wants.threads / TARGET_S), 1, most))
     if walltime is None and centre.scheduler.type != "direct":
         # Four times what is expected, and time to start: what does not fit goes on in the next job.
-        cores = (wants.ranks or processes) * wants.threads
+        cores = (ranks or processes) * wants.threads
         walltime = max(600.0, 60.0 * np.ceil((4.0 * core_s / cores + 300.0) / 60.0))
         walltime = float(min(walltime, part.max_wall_s or np.inf))
     return Place(
@@ -302,7 +321,21 @@ def _place(
         core_s=core_s,
         processes=processes,
         walltime_s=walltime,
+        ranks=ranks,
     )
+
+
+def _ranks(stage: Stage, centre: Centre, partition: str, core_s: float) -> int:
+    """Return the MPI ranks of a single structure: given, else so many that it is done in about half an hour."""
+    wants = stage.resources
+    plugins = stage_codes(stage)
+    mpi = any(code.mpi for code in centre.codes if code.plugin in plugins and code.runs_in(partition))
+    if wants.ranks or not mpi or centre.is_local:
+        return wants.ranks
+    most = max(1, centre.partition(partition).cores // wants.threads)
+    # Powers of two divide into pools of k-points.
+    wanted = 2 ** int(np.ceil(np.log2(max(1.0, core_s / SINGLE_S))))
+    return int(min(most, wanted))
 
 
 def _look_stuck(

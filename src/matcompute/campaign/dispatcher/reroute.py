@@ -64,23 +64,31 @@ class JobLook:
 
 
 def jobs_in_flight(batches: Iterable[BatchRow]) -> dict[int, JobLook]:
-    """Return what AiiDA knows of the newest job of each batch; one query."""
+    """Return what AiiDA knows of the newest job of each batch, in one query for each depth of work chains."""
     from aiida.orm import CalcJobNode, QueryBuilder, WorkChainNode
 
+    batches = list(batches)
     by_uuid = {b.process_uuid: b.id for b in batches if b.process_uuid}
     found = {batch_id: JobLook(0, None, None, None) for batch_id in by_uuid.values()}
     if not by_uuid:
         return found
-    query = QueryBuilder()
-    query.append(WorkChainNode, filters={"uuid": {"in": list(by_uuid)}}, project="uuid", tag="chain")
-    query.append(
-        CalcJobNode,
-        with_incoming="chain",
-        project=["id", "attributes.job_id", "attributes.scheduler_state", "attributes.state"],
-        tag="job",
-    )
-    query.order_by({"job": {"id": "asc"}})
-    for uuid, _, job_id, scheduler_state, state in query.all():
+    rows = []
+    for depth in range(2 if any(b.single for b in batches) else 1):
+        query = QueryBuilder()
+        query.append(WorkChainNode, filters={"uuid": {"in": list(by_uuid)}}, project="uuid", tag="chain")
+        caller = "chain"
+        if depth:
+            # The work chain of a code may call another one, which calls the jobs.
+            query.append(WorkChainNode, with_incoming="chain", tag="inner")
+            caller = "inner"
+        query.append(
+            CalcJobNode,
+            with_incoming=caller,
+            project=["id", "attributes.job_id", "attributes.scheduler_state", "attributes.state"],
+            tag="job",
+        )
+        rows += query.all()
+    for uuid, _, job_id, scheduler_state, state in sorted(rows, key=lambda item: item[1]):
         batch_id = by_uuid[uuid]
         found[batch_id] = JobLook(found[batch_id].count + 1, job_id, scheduler_state, state)
     return found

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matcompute.campaign.adapters import calculator_adapter
+from matcompute.campaign.adapters import calculator_adapter, is_per_structure, stage_parameters
 from matcompute.campaign.batches import PER_SLOT, TARGET_S, batch_count, choose_batches
 from matcompute.campaign.costs import batch_limit, structure_costs
 from matcompute.campaign.dispatcher.definition import definition
 from matcompute.campaign.dispatcher.nodes import call_once, find_process, load, tag
 from matcompute.campaign.dispatcher.placing import Capacity, Place, Turn, capacity, take_turn
+from matcompute.campaign.dispatcher.structures import prepared, start
 from matcompute.campaign.placement import workload
 from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import (
@@ -28,7 +30,7 @@ from matcompute.campaign.state.batches import (
 from matcompute.campaign.state.campaigns import CampaignRow, StageRow, set_stage, stages_of
 from matcompute.campaign.state.centres import note_submission
 from matcompute.campaign.state.flow import complete, ready_count, ready_rows
-from matcompute.campaign.state.models import BATCH_OPEN
+from matcompute.campaign.state.models import BATCH_UNRECORDED
 from matcompute.errors import MatcomputeError
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def plan_batches(state: State, row: CampaignRow, pool: Pool) -> int:
         if not waiting:
             return 0
         idle = not open_batches(connection) and not batches_of(connection, row.id, ["planned"], limit=1)
-        busy = {b.stage_id for b in batches_of(connection, row.id, ["planned", *BATCH_OPEN])}
+        busy = {b.stage_id for b in batches_of(connection, row.id, ["planned", *BATCH_UNRECORDED])}
         situation = pool.situation(connection)
     for here in waiting:
         stage = definition(row).stage(here.name)
@@ -72,16 +74,11 @@ def plan_batches(state: State, row: CampaignRow, pool: Pool) -> int:
             costs = estimates * (room.factor or 1.0)
             options = {"cores": room.cores, "cores_per_batch": room.per_batch}
             options["max_size"] = batch_limit(stage, n_sites)
+            single = is_per_structure(stage)
             more = here.position > 0 and not complete(connection, stages, here.position - 1)
-            if more and not idle and not _worth_a_batch(costs, stage, options):
+            if not single and more and not idle and not _worth_a_batch(costs, stage, options):
                 continue
-            chosen = _probe(costs, stage, room, options["max_size"]) if room.factor is None else None
-            if chosen is None:
-                pool.probing.discard(here.id)
-                groups = choose_batches(costs, batch_size=stage.batch_size, **options)
-            else:
-                pool.probing.add(here.id)
-                groups = chosen
+            groups = _groups(costs, stage, room, options, here.id, pool)
             create_batches(
                 connection,
                 row,
@@ -90,12 +87,36 @@ def plan_batches(state: State, row: CampaignRow, pool: Pool) -> int:
                 [rows[group] for group in groups],
                 [float(estimates[group].sum()) for group in groups],
                 workload=workload(stage),
+                single=single,
+                jobs=stage_jobs(stage) if single else 1,
             )
             if here.state == "waiting":
                 set_stage(connection, here.id, state="running", started=time.time())
         made += len(groups)
         idle = False
     return made
+
+
+def _groups(
+    costs: np.ndarray, stage: Stage, room: Capacity, options: dict[str, int], stage_id: int, pool: Pool
+) -> list[np.ndarray]:
+    """Return which materials are computed together."""
+    if is_per_structure(stage):
+        # The costliest first: it would be the last to end.
+        return [np.array([k]) for k in np.argsort(-costs, kind="stable").tolist()]
+    chosen = _probe(costs, stage, room, options["max_size"]) if room.factor is None else None
+    if chosen is None:
+        pool.probing.discard(stage_id)
+        return choose_batches(costs, batch_size=stage.batch_size, **options)
+    pool.probing.add(stage_id)
+    return chosen
+
+
+def stage_jobs(stage: Stage) -> int:
+    """Return the jobs that a structure of a per-structure stage may have in flight at once."""
+    assert stage.calculator is not None
+    _, parameters = stage_parameters(stage)
+    return int(calculator_adapter(stage.calculator.name).jobs(stage.kind, parameters))
 
 
 def _worth_a_batch(costs: np.ndarray, stage: Stage, options: dict[str, int]) -> bool:
@@ -185,6 +206,12 @@ def submit_batch(state: State, place: Place, centre: RegisteredCentre) -> None:
     so is the process.
     """
     row, batch = place.row, place.batch
+    if batch.single:
+        with state.read() as connection:
+            stages = stages_of(connection, row.id)
+        here = next(s for s in stages if s.id == batch.stage_id)
+        batch = prepared(state, batch, row, stages, here, place.stage)
+        place = replace(place, batch=batch)
     with state.write() as connection:
         set_batch(
             connection,
@@ -207,6 +234,9 @@ def submit_batch(state: State, place: Place, centre: RegisteredCentre) -> None:
         )
         stages = stages_of(connection, row.id)
     here = next(s for s in stages if s.id == batch.stage_id)
+    if batch.single:
+        start(state, place, here, centre)
+        return
     process = find_process(batch.label)
     if process is None:
         process = _submit(state, place, stages, here, centre)

@@ -19,6 +19,8 @@ from matcompute.dataset.status import Status
 __all__ = [
     "BatchRow",
     "batches_of",
+    "by_id",
+    "charge",
     "create_batches",
     "members",
     "open_batches",
@@ -60,6 +62,10 @@ class BatchRow:
     workload: str = ""
     attempts: int = 0
     expected_s: float | None = None
+    single: bool = False
+    jobs: int = 1
+    remedy: dict[str, Any] | None = None
+    outcome: dict[str, Any] | None = None
 
     @property
     def label(self) -> str:
@@ -95,6 +101,8 @@ def create_batches(
     estimates: Sequence[float],
     *,
     workload: str = "",
+    single: bool = False,
+    jobs: int = 1,
 ) -> list[BatchRow]:
     """Put ready materials into planned batches.
 
@@ -110,6 +118,8 @@ def create_batches(
         Estimated core-seconds of each.
     workload
         Key under which its cost is measured.
+    single, jobs
+        Whether each holds a structure with a process of its own, and how many jobs that may have in flight.
     """
     number = int(
         connection.execute(
@@ -130,6 +140,8 @@ def create_batches(
                 n_total=len(rows),
                 estimate_s=float(estimate),
                 workload=workload,
+                single=single,
+                jobs=jobs,
                 created=time.time(),
             )
         )
@@ -141,7 +153,7 @@ def create_batches(
             "WHERE campaign_id = ? AND stage_id = ? AND row = ? AND +state = 'ready'",
             [(batch_id, k, owner.id, here.id, row) for k, row in enumerate(np.asarray(rows).tolist())],
         )
-    return [_one(connection, batch_id) for batch_id in made]
+    return [by_id(connection, batch_id) for batch_id in made]
 
 
 def batches_of(
@@ -274,7 +286,7 @@ def record_batch(
             "WHERE batch_id = ? AND batch_row = ? AND +state = 'done'",
             [(row.id, k) for k in np.flatnonzero(again).tolist()],
         )
-    _charge(connection, row.campaign_id, core_s)
+    charge(connection, row.campaign_id, core_s)
     propagate(connection, stages, position, batch_id=row.id)
 
 
@@ -300,7 +312,7 @@ def release_batch(
         .where(task.c.batch_id == row.id, task.c.state == "batched")
         .values(state="ready", batch_id=None, batch_row=None)
     )
-    _charge(connection, row.campaign_id, core_s)
+    charge(connection, row.campaign_id, core_s)
 
 
 def reroute_batch(connection: Connection, row: BatchRow, core_s: float = 0.0) -> None:
@@ -321,7 +333,7 @@ def reroute_batch(connection: Connection, row: BatchRow, core_s: float = 0.0) ->
     ).rowcount
     if changed:
         end_submission(connection, row.id, "rerouted", process_uuid=row.process_uuid)
-        _charge(connection, row.campaign_id, core_s)
+        charge(connection, row.campaign_id, core_s)
 
 
 def spent(connection: Connection, campaign_id: int) -> tuple[float, float]:
@@ -335,11 +347,13 @@ def spent(connection: Connection, campaign_id: int) -> tuple[float, float]:
     return float(used), float(expected)
 
 
-def _charge(connection: Connection, campaign_id: int, core_s: float) -> None:
+def charge(connection: Connection, campaign_id: int, core_s: float) -> None:
+    """Add to what a campaign has used."""
     connection.execute(
         update(campaign).where(campaign.c.id == campaign_id).values(core_s=campaign.c.core_s + core_s)
     )
 
 
-def _one(connection: Connection, batch_id: int) -> BatchRow:
+def by_id(connection: Connection, batch_id: int) -> BatchRow:
+    """Return a batch."""
     return BatchRow(**connection.execute(select(batch).where(batch.c.id == batch_id)).mappings().one())

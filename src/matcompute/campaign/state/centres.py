@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import case as sql_case
 from sqlalchemy.dialects.sqlite import insert
 
 from matcompute.campaign.state.models import BATCH_OPEN, batch, block, centre, submission
@@ -63,12 +64,16 @@ class BlockRow:
 
 @dataclass(frozen=True)
 class InFlight:
-    """Our batches at a centre that have not ended: how many, by partition, and their expected core-seconds."""
+    """Our batches at a centre that have not ended: how many, by partition, and their expected core-seconds.
+
+    A structure with a process of its own counts as many times as it may have jobs; ``singles`` are these jobs.
+    """
 
     count: int = 0
     core_s: float = 0.0
     by_partition: Mapping[str, int] | None = None
     by_project: Mapping[str, float] | None = None
+    singles: int = 0
 
 
 def centre_rows(connection: Connection) -> dict[str, CentreRow]:
@@ -215,23 +220,28 @@ def in_flight(connection: Connection) -> dict[str, InFlight]:
             batch.c.centre,
             batch.c.partition,
             batch.c.project,
-            func.count(),
+            func.sum(batch.c.jobs),
             func.sum(func.coalesce(batch.c.expected_s, batch.c.estimate_s)),
+            func.sum(sql_case((batch.c.single, batch.c.jobs), else_=0)),
         )
         .where(batch.c.state.in_(BATCH_OPEN))
         .group_by(batch.c.centre, batch.c.partition, batch.c.project)
     )
-    rows: dict[str, list[tuple[str, str, int, float]]] = {}
-    for name, partition, project, count, core_s in connection.execute(query):
-        rows.setdefault(name, []).append((partition, project, int(count), float(core_s or 0.0)))
+    rows: dict[str, list[tuple[str, str, int, float, int]]] = {}
+    for name, partition, project, count, core_s, singles in connection.execute(query):
+        rows.setdefault(name, []).append((partition, project, int(count), float(core_s or 0.0), int(singles)))
     found = {}
     for name, items in rows.items():
         by_partition: dict[str, int] = {}
         by_project: dict[str, float] = {}
-        for partition, project, count, core_s in items:
+        for partition, project, count, core_s, _ in items:
             by_partition[partition] = by_partition.get(partition, 0) + count
             by_project[project] = by_project.get(project, 0.0) + core_s
         found[name] = InFlight(
-            sum(item[2] for item in items), sum(item[3] for item in items), by_partition, by_project
+            sum(item[2] for item in items),
+            sum(item[3] for item in items),
+            by_partition,
+            by_project,
+            sum(item[4] for item in items),
         )
     return found

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from matcompute.campaign.state.campaigns import CampaignRow, StageRow, by_id, stages_of
-from matcompute.campaign.state.models import BATCH_OPEN, batch, dispatcher, material, stage, task
+from matcompute.campaign.state.models import BATCH_UNRECORDED, batch, dispatcher, material, stage, task
 from matcompute.dataset.status import Status
 
 __all__ = ["CampaignStatus", "FailureGroup", "StageStatus", "campaign_status", "failure_groups"]
@@ -145,7 +145,7 @@ def _stages(connection: Connection, row: CampaignRow, stages: list[StageRow]) ->
     query = (
         select(
             batch.c.stage_id,
-            batch.c.state.in_(BATCH_OPEN),
+            batch.c.state.in_(BATCH_UNRECORDED),
             func.count(),
             func.sum(batch.c.n_total),
             func.sum(batch.c.n_done),
@@ -154,7 +154,7 @@ def _stages(connection: Connection, row: CampaignRow, stages: list[StageRow]) ->
             func.max(batch.c.finished),
         )
         .where(batch.c.campaign_id == row.id, batch.c.state != "planned")
-        .group_by(batch.c.stage_id, batch.c.state.in_(BATCH_OPEN))
+        .group_by(batch.c.stage_id, batch.c.state.in_(BATCH_UNRECORDED))
     )
     open_: dict[int, list[Any]] = {}
     closed: dict[int, list[Any]] = {}

@@ -23,7 +23,9 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "BATCH_COMPUTED",
     "BATCH_OPEN",
+    "BATCH_UNRECORDED",
     "CAMPAIGN_ACTIVE",
     "CAMPAIGN_STATES",
     "CENTRE_STATES",
@@ -55,9 +57,14 @@ CAMPAIGN_STATES: dict[str, str] = {
 }
 #: The dispatcher has work with these.
 CAMPAIGN_ACTIVE = ("registered", "ingesting", "running", "merging")
-# A batch is planned → intent → submitted → finished, or ends as failed or cancelled (its materials are ready again).
+# A batch is planned → intent → submitted (→ computed) → finished, or ends as failed or cancelled (its materials are
+# ready again).
 #: A batch in one of these states may have a process in AiiDA.
 BATCH_OPEN = ("intent", "submitted")
+#: The process of a single structure has ended; its results are written together with those of others.
+BATCH_COMPUTED = "computed"
+#: What is not recorded yet.
+BATCH_UNRECORDED = (*BATCH_OPEN, BATCH_COMPUTED)
 
 metadata = MetaData(
     naming_convention={
@@ -167,6 +174,13 @@ batch = Table(
     Column("attempts", Integer, nullable=False, default=0, server_default="0"),
     #: Expected core-seconds at the centre where it is: the estimate times what was measured there.
     Column("expected_s", Float),
+    #: A structure with a process of its own, from the AiiDA plugin of a code.
+    Column("single", Boolean, nullable=False, default=False, server_default="0"),
+    #: Jobs that it may have in flight at once.
+    Column("jobs", Integer, nullable=False, default=1, server_default="1"),
+    #: Of a single structure: what the next attempt does otherwise, and how the last one ended.
+    Column("remedy", JSON),
+    Column("outcome", JSON),
     UniqueConstraint("stage_id", "number"),
     Index("ix_batch_state", "state"),
 )

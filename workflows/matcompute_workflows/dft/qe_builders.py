@@ -1,0 +1,224 @@
+"""Builders of aiida-quantumespresso's work chains for each task of the calculator ``qe``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matcompute.errors import InputError
+from matcompute_workflows.dft.adapter import Prepared, Remedy
+from matcompute_workflows.dft.qe_parameters import (
+    QeParameters,
+    mesh_of,
+    pools,
+    pw_overrides,
+    resolved,
+    u_values,
+)
+
+if TYPE_CHECKING:
+    from aiida.orm import AbstractCode
+
+__all__ = ["bands", "eos", "relax", "static"]
+
+_PW = "quantumespresso.pw"
+
+
+def static(
+    adapter: Any,
+    prepared: Prepared,
+    task: Any,
+    parameters: QeParameters,
+    codes: Mapping[str, AbstractCode],
+    options: dict[str, Any],
+    ranks: int,
+    remedy: Remedy,
+) -> Any:
+    """Return a builder of ``PwBaseWorkChain``."""
+    builder = _base(prepared, "scf", parameters, codes, options, ranks)
+    return _continued(builder, builder, remedy)
+
+
+def relax(
+    adapter: Any,
+    prepared: Prepared,
+    task: Any,
+    parameters: QeParameters,
+    codes: Mapping[str, AbstractCode],
+    options: dict[str, Any],
+    ranks: int,
+    remedy: Remedy,
+) -> Any:
+    """Return a builder of ``PwRelaxWorkChain``."""
+    from aiida.orm import Bool, load_node
+    from aiida_quantumespresso.workflows.pw.relax import PwRelaxWorkChain
+
+    builder: Any = PwRelaxWorkChain.get_builder()
+    base = _base(
+        prepared,
+        "vc-relax" if task.cell else "relax",
+        parameters,
+        codes,
+        options,
+        ranks,
+        fmax=task.fmax,
+        steps=task.steps,
+        pressure=task.pressure,
+    )
+    base.pw.pop("structure")
+    base.pop("clean_workdir", None)
+    builder.structure = prepared.node if remedy.structure is None else load_node(remedy.structure)
+    builder.base_relax = base
+    # The plugin's first, coarse relaxation is not wanted: an earlier stage has done it.
+    builder.pop("base_init_relax", None)
+    builder.meta_convergence = Bool(bool(resolved(parameters)["meta_convergence"]) and task.cell)
+    builder.clean_workdir = Bool(False)
+    return builder
+
+
+def eos(
+    adapter: Any,
+    prepared: Prepared,
+    task: Any,
+    parameters: QeParameters,
+    codes: Mapping[str, AbstractCode],
+    options: dict[str, Any],
+    ranks: int,
+    remedy: Remedy,
+) -> Any:
+    """Return a builder of :class:`matcompute_workflows.dft.pw_eos.PwEosWorkChain`."""
+    from aiida.orm import Dict
+
+    from matcompute_workflows.dft.pw_eos import PwEosWorkChain
+
+    builder: Any = PwEosWorkChain.get_builder()
+    calculation = "relax" if task.relax_positions else "scf"
+    base = _base(prepared, calculation, parameters, codes, options, ranks, keep_bands=False)
+    base.pw.pop("structure")
+    base.pop("clean_workdir", None)
+    builder.structure = prepared.node
+    builder.base = base
+    builder.settings = Dict(task.model_dump(mode="json"))
+    return builder
+
+
+def bands(
+    adapter: Any,
+    prepared: Prepared,
+    task: Any,
+    parameters: QeParameters,
+    codes: Mapping[str, AbstractCode],
+    options: dict[str, Any],
+    ranks: int,
+    remedy: Remedy,
+) -> Any:
+    """Return a builder of :class:`matcompute_workflows.dft.pw_electronic.PwElectronicWorkChain`."""
+    raise InputError("bands are not built yet")
+
+
+def _base(
+    prepared: Prepared,
+    calculation: str,
+    parameters: QeParameters,
+    codes: Mapping[str, AbstractCode],
+    options: dict[str, Any],
+    ranks: int,
+    *,
+    keep_bands: bool | None = None,
+    **relaxation: Any,
+) -> Any:
+    """Return a builder of ``PwBaseWorkChain`` from the plugin's protocol and ours."""
+    from aiida_quantumespresso.common.types import SpinType
+    from aiida_quantumespresso.workflows.pw.base import PwBaseWorkChain
+
+    from matcompute_workflows.dft.qe import pseudos_for
+
+    structure = prepared.node
+    symbols = sorted({kind.symbol for kind in structure.kinds})
+    pseudos, cutoffs = pseudos_for(parameters, symbols)
+    code = codes[_PW]
+    u = u_values(parameters, set(symbols))
+    card = bool(u) and _hubbard_card(code)
+    overrides = pw_overrides(parameters, calculation, prepared, cutoffs, hubbard_card=card, **relaxation)
+    overrides["pw"]["pseudos"] = {kind.name: pseudos[kind.symbol] for kind in structure.kinds}
+    if keep_bands is False or (keep_bands is None and not parameters.bands):
+        overrides["pw"]["settings"] = {"NO_BANDS": True}
+    moments = _moments(prepared, parameters)
+    stashed = _stash(parameters, options)
+    builder: Any = PwBaseWorkChain.get_builder_from_protocol(
+        code,
+        structure,
+        protocol=parameters.protocol,
+        overrides=overrides,
+        spin_type=SpinType.NONE if moments is None else SpinType.COLLINEAR,
+        initial_magnetic_moments=moments,
+        options={**options, **stashed, "withmpi": ranks > 0},
+    )
+    if ranks > 1:
+        from aiida.orm import Dict
+
+        builder.pw.parallelization = Dict({"npool": pools(ranks, _irreducible(structure, parameters))})
+    if card:
+        raise InputError(
+            "DFT+U needs a structure with Hubbard parameters for this version of Quantum ESPRESSO",
+            hint="this is a fault: report it",
+        )
+    return builder
+
+
+def _moments(prepared: Prepared, parameters: QeParameters) -> dict[str, float] | None:
+    """Return the starting moment of each kind; None: not spin-polarised."""
+    if parameters.spin == "none":
+        return None
+    if prepared.moments is None and parameters.spin == "auto":
+        return None
+    given = prepared.moments or {}
+    # A site that starts without any moment stays without: its kind gets a little one.
+    return {kind.name: float(given.get(kind.name, 0.0)) or 0.1 for kind in prepared.node.kinds}
+
+
+def _hubbard_card(code: AbstractCode) -> bool:
+    """Tell whether DFT+U is a card of its own for this program: from version 7.1 on."""
+    from packaging.version import InvalidVersion, Version
+
+    text = str(code.base.extras.get("version", "") or "")
+    try:
+        return not text or Version(text) >= Version("7.1")
+    except InvalidVersion:
+        return True
+
+
+def _stash(parameters: QeParameters, options: Mapping[str, Any]) -> dict[str, Any]:
+    target = options.get("stash_dir")
+    if not parameters.stash or target is None:
+        return {}
+    return {
+        "stash": {"source_list": list(parameters.stash), "target_base": str(target), "stash_mode": "copy"}
+    }
+
+
+def _irreducible(structure: Any, parameters: QeParameters) -> int:
+    """Return the number of k-points that symmetry leaves of the mesh."""
+    import spglib
+
+    mesh = mesh_of(np.asarray(structure.cell), float(resolved(parameters)["kpoint_spacing"]), structure.pbc)
+    kinds = {name: number for number, name in enumerate(structure.get_kind_names())}
+    cell = np.asarray(structure.cell)
+    positions = np.linalg.solve(cell.T, np.array([site.position for site in structure.sites]).T).T
+    crystal: Any = (cell, positions, [kinds[site.kind_name] for site in structure.sites])
+    found = spglib.get_ir_reciprocal_mesh(mesh, crystal, is_shift=[0, 0, 0])
+    return 1 if found is None else len(np.unique(found[0]))
+
+
+def _continued(builder: Any, base: Any, remedy: Remedy) -> Any:
+    """Let a calculation go on from the folder of the one that ran out of time."""
+    if remedy.remote is not None:
+        from aiida.orm import Dict, load_node
+
+        parameters = base.pw.parameters.get_dict()
+        parameters["CONTROL"]["restart_mode"] = "restart"
+        base.pw.parameters = Dict(parameters)
+        base.pw.parent_folder = load_node(remedy.remote)
+    return builder
