@@ -137,7 +137,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.commit()
     connection.close()
-    with pytest.raises(SchemaError, match=r"schema '9999' is newer.*0002"):
+    with pytest.raises(SchemaError, match=r"schema '9999' is newer.*0003"):
         State(path)
 
 
@@ -325,40 +325,49 @@ def test_unique_on_campaign_material_stage_attempt(state: State) -> None:
         )
 
 
-@pytest.mark.timeout(120)
-def test_a_hundred_thousand_materials(state: State) -> None:
-    n, seconds = 100_000, {}
+@pytest.mark.timeout(600)
+def test_work_grows_with_the_number_of_materials(tmp_path: Path) -> None:
+    """Ten times as many materials take about ten times as long, not a hundred times."""
+    seconds = []
+    for n in (10_000, 100_000):
+        with State(tmp_path / f"{n}.sqlite") as state:
+            seconds.append(_seconds_with(state, n))
+    small, large = seconds
+    for name in ("register", "plan", "record", "plan again", "members"):
+        assert large[name] < 30 * small[name] + 0.2, (name, small, large)
+    assert large["status"] < 30 * small["status"] + 0.2, (small, large)
+
+
+def _seconds_with(state: State, n: int) -> dict[str, float]:
+    """Return the processor time of each step of a campaign of n materials."""
+    seconds: dict[str, float] = {}
 
     def timed(name: str, call: object) -> object:
-        begun = time.perf_counter()
+        begun = time.process_time()
         result = call()  # type: ignore[operator]
-        seconds[name] = time.perf_counter() - begun
+        seconds[name] = time.process_time() - begun
         return result
 
     chain = [("relax", "relax", False), ("eos", "eos", False), ("filter", "filter", True)]
     row = timed("register", lambda: make(state, n=n, stages=chain))
-    batches = timed("plan", lambda: plan(state, row, 0, 1000))
+    size = n // 100
+    batches = timed("plan", lambda: plan(state, row, 0, size))
     assert len(batches) == 100
-    status = np.full(1000, Status.OK)
+    status = np.full(size, Status.OK)
     status[::50] = Status.NOT_CONVERGED
     timed("record", lambda: [record(state, row, b, status) for b in batches])
     with state.read() as connection:
         counts = timed("status", lambda: campaign_status(connection, row.id))
         relax, eos = counts.stages[:2]
-        assert (relax.n_ok, relax.n_failed, eos.n_total) == (98_000, 2_000, 98_000)
+        assert (relax.n_ok, relax.n_failed, eos.n_total) == (0.98 * n, 0.02 * n, 0.98 * n)
         groups = timed("failures", lambda: failure_groups(connection, row.id))
-        assert groups[0].count == 2_000
+        assert groups[0].count == 0.02 * n
         found = timed("batches", lambda: batches_of(connection, row.id))
         assert len(found) == 100
-    (batch, *_) = timed("plan again", lambda: plan(state, row, 1, 50_000))
+    (batch, *_) = timed("plan again", lambda: plan(state, row, 1, n // 2))
     with state.read() as connection:
         known = stages_of(connection, row.id)
         found = timed("members", lambda: members(connection, known, 1, batch.id))
-        assert len(found.rows) == 50_000
-        assert connection.execute(select(func.count()).select_from(task)).scalar() == 198_000
-    print({name: round(value, 3) for name, value in seconds.items()})
-    # A dispatcher's step must not be felt; generous for a loaded machine.
-    assert seconds["status"] < 0.5
-    assert seconds["record"] < 15
-    assert sum(seconds.values()) < 40, seconds
-    assert max(seconds.values()) < 15, seconds
+        assert len(found.rows) == n // 2
+        assert connection.execute(select(func.count()).select_from(task)).scalar() == 1.98 * n
+    return seconds

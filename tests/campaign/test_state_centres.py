@@ -93,7 +93,7 @@ def test_a_workspace_of_before_is_upgraded(tmp_path: Path) -> None:
     connection.close()
     with State(path) as opened, opened.read() as read:
         (batch,) = batches_of(read, 1)
-    assert HEAD == "0002"
+    assert HEAD == "0003"
     assert (batch.centre, batch.partition, batch.attempts) == ("local", "", 0)
     assert batch.label == "u/relax/1", "a process that is running is found again"
 

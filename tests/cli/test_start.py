@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,13 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("program", ["matcompute", "matcompute-node"])
 def test_help_answers_in_less_than_0_4_s(program: str) -> None:
-    # The least of a few: what is asked is the program's own time, not that of a busy machine.
+    # The least of a few, in processor time: what is asked is the program's own time, not that of a busy machine.
     best = float("inf")
     for _ in range(5):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = _run(program, "--help")
-        best = min(best, time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert result.returncode == 0
         assert "Commands" in result.stdout
     assert best < 0.4

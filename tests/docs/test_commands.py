@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,18 @@ def commands(page: Path) -> list[tuple[str, int]]:
     return found
 
 
+def _page(page: Path) -> object:
+    """A page may say on its first line which program it needs: ``<!-- needs pw.x -->``."""
+    needs = re.match(r"<!-- needs (\S+) -->", page.read_text(encoding="utf-8"))
+    marks = []
+    if needs is not None:
+        absent = shutil.which(needs.group(1)) is None
+        marks = [pytest.mark.apt, pytest.mark.skipif(absent, reason=f"no {needs.group(1)} on this machine")]
+    return pytest.param(page, marks=marks, id=page.relative_to(ROOT).as_posix())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if commands(p)], ids=lambda p: p.relative_to(ROOT).as_posix()
-)
+@pytest.mark.parametrize("page", [_page(p) for p in PAGES if commands(p)])
 def test_commands_of(page: Path, tmp_path: Path) -> None:
     (tmp_path / "workflows").symlink_to(ROOT / "workflows")
     (tmp_path / "cluster_configs").symlink_to(ROOT / "cluster_configs")

@@ -12,6 +12,7 @@ from matcompute.campaign.batches import batch_count
 from matcompute.campaign.check import CentreLike, check_campaign, default_centres, usable_centres
 from matcompute.campaign.costs import batch_limit, structure_costs
 from matcompute.campaign.model import Campaign, Stage
+from matcompute.campaign.potentials import stored_files
 from matcompute.campaign.resolution import facts_of, resolve_campaign
 from matcompute.gates import read_gate
 from matcompute.yamlfile import Problem
@@ -42,6 +43,10 @@ class StagePlan:
         Structure calculations, elemental references among them (0 for gates).
     batches, batch_size
         AiiDA jobs, and structures in the largest of them.
+    stored_bytes
+        What the files of a first-principles stage take in the AiiDA repository, about; 0 for others.
+    files
+        What becomes of them, in words.
     core_hours, wall_hours
         Estimates; wall on the campaign's largest centre if nothing else runs there.
     """
@@ -56,6 +61,8 @@ class StagePlan:
     batch_size: int
     core_hours: float
     wall_hours: float
+    stored_bytes: float = 0.0
+    files: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -224,6 +231,7 @@ def _compute(stage: Stage, sites: np.ndarray, structures: int, cores: int) -> St
     work = max(total / (slots * per_batch), float(costs.max(initial=0.0)) / stage.resources.threads)
     wall = work + BATCH_OVERHEAD_S * -(-batches // slots)
     size = -(-len(sites) // batches) if batches else 0
+    stored, files = stored_files(stage, sites)
     return StagePlan(
         stage.name,
         stage.kind,
@@ -235,4 +243,6 @@ def _compute(stage: Stage, sites: np.ndarray, structures: int, cores: int) -> St
         size,
         total / 3600,
         wall / 3600,
+        stored,
+        files,
     )

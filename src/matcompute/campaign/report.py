@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from matcompute.campaign.crossmethod import Comparison, compare_methods
 from matcompute.dataset import Dataset, Quality, Selection, Status
 from matcompute.dataset.descriptors import descriptor_status
 from matcompute.errors import InputError, did_you_mean
@@ -59,6 +60,8 @@ class Report:
         Cause → number of entries.
     pictures
         PNG files that were drawn.
+    methods
+        What several methods say of the same quantities.
     """
 
     dataset: Path
@@ -69,6 +72,7 @@ class Report:
     failures: dict[str, int]
     selection: str = ""
     pictures: list[Path] = field(default_factory=list)
+    methods: list[Comparison] = field(default_factory=list)
 
     def table(self) -> Table:
         """Return the entries as a rich table."""
@@ -120,6 +124,7 @@ class Report:
             "funnel": [{"gate": g, "expression": e, "passed": n} for g, e, n in self.funnel],
             "failures": self.failures,
             "pictures": [str(picture) for picture in self.pictures],
+            "methods": [comparison.as_dict() for comparison in self.methods],
         }
 
 
@@ -164,6 +169,7 @@ def build_report(dataset: Path, out: Path | None = None, *, limit: int = 20) -> 
             ],
             failures=_failures(data),
             selection=why,
+            methods=compare_methods(data),
         )
         if out is not None:
             from matcompute.campaign.pictures import draw

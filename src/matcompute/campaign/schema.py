@@ -77,14 +77,25 @@ def campaign_schema() -> dict[str, Any]:
         _shorthands(schema)
         sources.append(define(f"source-{kind}", schema))
 
-    calculators: list[dict[str, Any]] = [{"enum": plugins.names("matcompute.calculators")}]
+    alone: dict[str, Any] = {}  # calculators whose structures each get a process, with tasks of their own
+    calculators: list[dict[str, Any]] = []
     for name in plugins.names("matcompute.calculators"):
-        schema = _inline(parameters_model(calculator_adapter(name)))
+        adapter = calculator_adapter(name)
+        schema = _inline(parameters_model(adapter))
         schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
         schema["required"] = ["name", *schema.get("required", [])]
-        calculators.append(define(f"calculator-{name}", schema))
+        reference = define(f"calculator-{name}", schema)
+        if getattr(adapter, "per_structure", False):
+            alone[name] = adapter
+        else:
+            calculators.append(reference)
+    known = [name for name in plugins.names("matcompute.calculators") if name not in alone]
     define(
-        "calculator", {"description": "A name, or a mapping of a name and parameters.", "anyOf": calculators}
+        "calculator",
+        {
+            "description": "A name, or a mapping of a name and parameters.",
+            "anyOf": [{"enum": known}, *calculators],
+        },
     )
     resources = _inline(Resources)
     define("resources", resources)
@@ -93,11 +104,15 @@ def campaign_schema() -> dict[str, Any]:
     for kind in plugins.names("matcompute.tasks"):
         task = task_adapter(kind)
         models: dict[str, type[BaseModel]] = getattr(task, "models", dict)()
-        if not models:
-            stages.append(_stage(kind, define(f"task-{kind}", _task(parameters_model(task), task))))
-            continue
         # As many kinds of parameters as there are descriptors.
         bodies = [define(f"task-{kind}-{name}", _task(model, task)) for name, model in models.items()]
+        if not models and not getattr(task, "per_structure", False):
+            bodies = [define(f"task-{kind}-batch", _task(parameters_model(task), task))]
+        for name, adapter in alone.items():
+            if kind in adapter.tasks:
+                bodies.append(
+                    define(f"task-{kind}-{name}", _task(adapter.tasks[kind].Parameters, task, name))
+                )
         stages.append(_stage(kind, define(f"task-{kind}", {"anyOf": bodies})))
     for kind, model in GATES.items():
         if kind == "select":
@@ -161,13 +176,23 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:
     return value
 
 
-def _task(model: type[BaseModel], task: Any) -> dict[str, Any]:
-    """Return the schema of a compute stage."""
+def _task(model: type[BaseModel], task: Any, alone: str = "") -> dict[str, Any]:
+    """Return the schema of a compute stage, of a task of one calculator's own if it is named."""
     schema = _inline(model)
-    calculator = {"calculator": {"$ref": "#/$defs/calculator"}} if needs_calculator(task) else {}
+    calculator: dict[str, Any] = (
+        {"calculator": {"$ref": "#/$defs/calculator"}} if needs_calculator(task) else {}
+    )
+    if alone:
+        either = [{"const": alone}, {"$ref": f"#/$defs/calculator-{alone}"}]
+        calculator = {"calculator": {"anyOf": either}}
+    short: dict[str, Any] = {}
+    if calculator:
+        text = "The protocol of a first-principles calculator; short for its own key."
+        short = {"protocol": {"type": "string", "description": text}}
     schema["properties"] = {
         "name": _NAME,
         **calculator,
+        **short,
         "resources": {"$ref": "#/$defs/resources"},
         "batch_size": {"type": "integer", "minimum": 1, "description": "Structures a batch at most."},
         **schema.get("properties", {}),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matcompute.structures import IngestReport
     from matcompute.yamlfile import Problem
 
-__all__ = ["placement_lines", "plan_table", "structure_lines", "warning_lines"]
+__all__ = ["file_lines", "placement_lines", "plan_table", "structure_lines", "warning_lines"]
 
 
 def _hours(hours: float) -> str:
@@ -54,6 +54,20 @@ def warning_lines(warnings: list[Problem], path: Any) -> Iterator[str]:
     """Yield a line for each warning."""
     for warning in warnings:
         yield f"warning: {path}:{warning.line}: {warning.key}: {warning.message}"
+
+
+def file_lines(plan: Plan) -> Iterator[str]:
+    """Yield a line for each stage that leaves files in the AiiDA repository: how much, and what becomes of them."""
+    for stage in plan.stages:
+        if stage.files:
+            yield f"{stage.name}: about {_size(stage.stored_bytes)} in the AiiDA repository ({stage.files})"
+
+
+def _size(size: float) -> str:
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:.2g} {unit}"
+    return f"{size / 1e3:.0f} kB"
 
 
 def placement_lines(plan: Plan) -> list[str]:

@@ -154,6 +154,10 @@ class StorageBlock(Block):
     )
     quota_gb: float | None = Field(None, gt=0, description="Space that you may use there.")
     max_files: int | None = Field(None, ge=1, description="Files that you may have there.")
+    stash_dir: str | None = Field(
+        None,
+        description="Folder that is never purged, for files of first-principles jobs that a campaign wants kept.",
+    )
     purge_days: float | None = Field(None, gt=0, description="Files untouched for so long are deleted.")
     min_free_gb: float = Field(1.0, ge=0, description="Less free space than this counts as a full disk.")
 

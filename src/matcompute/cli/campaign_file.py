@@ -83,7 +83,13 @@ def plan(file: Path, examples: int, as_json: bool) -> None:
 
     from matcompute.campaign.model import Campaign
     from matcompute.campaign.plan import plan as make_plan
-    from matcompute.campaign.tables import placement_lines, plan_table, structure_lines, warning_lines
+    from matcompute.campaign.tables import (
+        file_lines,
+        placement_lines,
+        plan_table,
+        structure_lines,
+        warning_lines,
+    )
 
     campaign = Campaign.load(file)
     with _progress(campaign, as_json) as on_progress:
@@ -98,6 +104,8 @@ def plan(file: Path, examples: int, as_json: bool) -> None:
         f"upper bounds (gates may let fewer through), on centre '{result.centre}' with {result.cores} cores "
         "if nothing else runs there"
     )
+    for line in file_lines(result):
+        click.echo(line)
     for line in placement_lines(result):
         click.echo(line)
     for line in warning_lines(result.warnings, file):

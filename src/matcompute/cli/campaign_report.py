@@ -32,6 +32,10 @@ def report(name: str, limit: int, out: Path | None, no_pictures: bool, as_json: 
         return
     console = Console()
     console.print(result.table())
+    if result.methods:
+        from matcompute.campaign.crossmethod import comparison_table
+
+        console.print(comparison_table(result.methods))
     for gate, expression, passed in result.funnel:
         console.print(f"{gate}: {passed} passed {expression}", highlight=False)
     for cause, count in result.failures.items():

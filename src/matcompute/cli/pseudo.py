@@ -114,10 +114,11 @@ def check(what: tuple[str, ...], name: str | None, as_json: bool) -> None:
 
     Exit status 1 if something is wrong.
     """
+    from matcompute.campaign.potentials import elements_of
     from matcompute_workflows.dft.check import check_family
 
     _load_profile()
-    result = check_family(name, what)
+    result = check_family(name, elements_of(what))
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
     else:

@@ -55,8 +55,8 @@ _TEXTS: dict[Status, tuple[str, str]] = {
     Status.NOT_ATTEMPTED: ("not computed yet", "run or resume the campaign"),
     Status.OK: ("computed", "nothing to do"),
     Status.NOT_CONVERGED: (
-        "the steps ran out before the forces fell below the threshold",
-        "raise `steps`, loosen `fmax`, then `campaign retry --failed`",
+        "the steps ran out before a threshold was reached: of the forces, or of self-consistency",
+        "raise `steps` (or `scf_steps`), loosen `fmax`, then `campaign retry --failed`",
     ),
     Status.EXPLODED: (
         "the structure flew apart: volume, forces or energy left every physical range",

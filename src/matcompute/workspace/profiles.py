@@ -29,6 +29,8 @@ OPTIONS: dict[str, Any] = {
     "daemon.timeout": 10,
     # A transport task that fails (full disk, missing folder) is tried 5 times: 2, 4, 8, 16 s, then paused.
     "transport.task_retry_initial_interval": 2,
+    # The same first-principles calculation is not run twice, in whatever campaign it comes up again.
+    "caching.enabled_for": ["aiida.calculations:quantumespresso.pw"],
     "warnings.showdeprecations": False,
     "warnings.rabbitmq_version": False,
 }

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from matcompute.errors import InputError
 from matcompute_workflows.dft.pseudos import describe, find
 
 __all__ = ["FamilyCheck", "check_family"]
@@ -58,24 +57,23 @@ class FamilyCheck:
             yield f"family '{self.family}' is whole: {self.n} potentials"
 
 
-def check_family(name: str | None, what: Sequence[str] = ()) -> FamilyCheck:
+def check_family(name: str | None, wanted: Iterable[str] = ()) -> FamilyCheck:
     """Check a family of the loaded profile.
 
     Parameters
     ----------
     name
         The family; None: the workspace's default.
-    what
-        Symbols, or names of campaign files, that it must cover.
+    wanted
+        Symbols that it must cover.
 
     Raises
     ------
     InputError
-        If there is no such family, or ``what`` is neither a symbol nor a file.
+        If there is no such family.
     """
     group = find(name)
     family = describe(group)
-    wanted = _elements(what)
     changed = []
     for node in group.nodes:
         content = node.get_content().encode("utf-8")
@@ -87,36 +85,5 @@ def check_family(name: str | None, what: Sequence[str] = ()) -> FamilyCheck:
         len(family.potentials),
         sorted(changed),
         [symbol for symbol, item in family.potentials.items() if item.cutoff_source == "guessed"],
-        sorted(wanted - set(family.potentials)),
+        sorted(set(wanted) - set(family.potentials)),
     )
-
-
-def _elements(what: Sequence[str]) -> set[str]:
-    from pathlib import Path
-
-    from matcompute_kernels.elements import SYMBOLS
-
-    found: set[str] = set()
-    for item in what:
-        if item in SYMBOLS[1:]:
-            found.add(item)
-            continue
-        if not Path(item).is_file():
-            raise InputError(f"'{item}' is neither a chemical symbol nor a file")
-        found |= _of_campaign(Path(item))
-    return found
-
-
-def _of_campaign(path: Any) -> set[str]:
-    import yaml
-
-    from matcompute.structures import StructuresSpec, ingest
-
-    # The campaign's own model is above this package: only its structures are wanted.
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    items = data.get("structures") if isinstance(data, dict) else None
-    if not isinstance(items, list):
-        raise InputError(f"{path} is no campaign file: it has no list 'structures'")
-    specs = [StructuresSpec(kind=StructuresSpec.kind_of(item), parameters=item, line=1) for item in items]
-    report = ingest(specs, path.absolute().parent, None, campaign_file=path)
-    return set(report.as_dict()["elements"])

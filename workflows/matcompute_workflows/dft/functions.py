@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from aiida.engine import calcfunction
-from aiida.orm import ArrayData, Data, Dict
+from aiida.orm import ArrayData, Data, Dict, StructureData
 
 from matcompute_workflows.shard import ShardData
 
-__all__ = ["gather_structures", "prepare_structures"]
+__all__ = ["gather_structures", "prepare_structures", "with_hubbard"]
 
 
 @calcfunction
@@ -118,3 +118,27 @@ def _sizes(pairs: np.ndarray, parents: list[ShardData]) -> np.ndarray:
             with shard.dataset() as dataset:
                 sizes[at] = np.asarray(dataset.entry_column("row_size", pairs[at, 1]))
     return sizes
+
+
+@calcfunction
+def with_hubbard(structure: StructureData, u: Dict) -> Data:
+    """Return the structure with DFT+U on its sites.
+
+    Parameters
+    ----------
+    structure
+        The structure.
+    u
+        Kind → ``[orbital, U in eV]``.
+
+    Returns
+    -------
+    HubbardStructureData
+        Of aiida-quantumespresso.
+    """
+    from aiida_quantumespresso.data.hubbard_structure import HubbardStructureData
+
+    made = HubbardStructureData.from_structure(structure)
+    for kind, (orbital, value) in u.get_dict().items():
+        made.initialize_onsites_hubbard(kind, orbital, float(value), "Ueff", use_kinds=True)
+    return made

@@ -67,9 +67,9 @@ def relax(
         steps=task.steps,
         pressure=task.pressure,
     )
-    base.pw.pop("structure")
+    structure = base.pw.pop("structure")  # with its U, where it has one
     base.pop("clean_workdir", None)
-    builder.structure = prepared.node if remedy.structure is None else load_node(remedy.structure)
+    builder.structure = structure if remedy.structure is None else load_node(remedy.structure)
     builder.base_relax = base
     # The plugin's first, coarse relaxation is not wanted: an earlier stage has done it.
     builder.pop("base_init_relax", None)
@@ -96,9 +96,8 @@ def eos(
     builder: Any = PwEosWorkChain.get_builder()
     calculation = "relax" if task.relax_positions else "scf"
     base = _base(prepared, calculation, parameters, codes, options, ranks, keep_bands=False)
-    base.pw.pop("structure")
+    builder.structure = base.pw.pop("structure")
     base.pop("clean_workdir", None)
-    builder.structure = prepared.node
     builder.base = base
     builder.settings = Dict(task.model_dump(mode="json"))
     return builder
@@ -136,17 +135,18 @@ def _base(
     from matcompute_workflows.dft.qe import pseudos_for
 
     structure = prepared.node
+    u = u_values(parameters, {kind.symbol for kind in structure.kinds})
+    card = bool(u) and _hubbard_card(codes[_PW])
+    if card:
+        structure = _with_hubbard(structure, u)
     symbols = sorted({kind.symbol for kind in structure.kinds})
     pseudos, cutoffs = pseudos_for(parameters, symbols)
     code = codes[_PW]
-    u = u_values(parameters, set(symbols))
-    card = bool(u) and _hubbard_card(code)
     overrides = pw_overrides(parameters, calculation, prepared, cutoffs, hubbard_card=card, **relaxation)
     overrides["pw"]["pseudos"] = {kind.name: pseudos[kind.symbol] for kind in structure.kinds}
     if keep_bands is False or (keep_bands is None and not parameters.bands):
         overrides["pw"]["settings"] = {"NO_BANDS": True}
     moments = _moments(prepared, parameters)
-    stashed = _stash(parameters, options)
     builder: Any = PwBaseWorkChain.get_builder_from_protocol(
         code,
         structure,
@@ -154,17 +154,12 @@ def _base(
         overrides=overrides,
         spin_type=SpinType.NONE if moments is None else SpinType.COLLINEAR,
         initial_magnetic_moments=moments,
-        options={**options, **stashed, "withmpi": ranks > 0},
+        options={**options, "withmpi": ranks > 0},
     )
     if ranks > 1:
         from aiida.orm import Dict
 
         builder.pw.parallelization = Dict({"npool": pools(ranks, _irreducible(structure, parameters))})
-    if card:
-        raise InputError(
-            "DFT+U needs a structure with Hubbard parameters for this version of Quantum ESPRESSO",
-            hint="this is a fault: report it",
-        )
     return builder
 
 
@@ -179,6 +174,16 @@ def _moments(prepared: Prepared, parameters: QeParameters) -> dict[str, float] |
     return {kind.name: float(given.get(kind.name, 0.0)) or 0.1 for kind in prepared.node.kinds}
 
 
+def _with_hubbard(structure: Any, u: Mapping[str, tuple[str, float]]) -> Any:
+    """Return the structure with its U, as the plugin writes it since version 7.1 of the code."""
+    from aiida.orm import Dict
+
+    from matcompute_workflows.dft.functions import with_hubbard
+
+    by_kind = {kind.name: list(u[kind.symbol]) for kind in structure.kinds if kind.symbol in u}
+    return with_hubbard(structure, Dict(by_kind))
+
+
 def _hubbard_card(code: AbstractCode) -> bool:
     """Tell whether DFT+U is a card of its own for this program: from version 7.1 on."""
     from packaging.version import InvalidVersion, Version
@@ -188,15 +193,6 @@ def _hubbard_card(code: AbstractCode) -> bool:
         return not text or Version(text) >= Version("7.1")
     except InvalidVersion:
         return True
-
-
-def _stash(parameters: QeParameters, options: Mapping[str, Any]) -> dict[str, Any]:
-    target = options.get("stash_dir")
-    if not parameters.stash or target is None:
-        return {}
-    return {
-        "stash": {"source_list": list(parameters.stash), "target_base": str(target), "stash_mode": "copy"}
-    }
 
 
 def _irreducible(structure: Any, parameters: QeParameters) -> int:

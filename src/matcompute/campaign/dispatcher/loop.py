@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
+from matcompute.campaign.adapters import is_per_structure
 from matcompute.campaign.dispatcher.cancel import cancel
 from matcompute.campaign.dispatcher.centres import Centres
 from matcompute.campaign.dispatcher.collect import collect, find_lost_submissions, note_progress
+from matcompute.campaign.dispatcher.definition import definition
 from matcompute.campaign.dispatcher.finish import finish, finished_stages
 from matcompute.campaign.dispatcher.gates import evaluate_gates
 from matcompute.campaign.dispatcher.gather import gather
 from matcompute.campaign.dispatcher.ingest import ingest
+from matcompute.campaign.dispatcher.packing import pack_repository
 from matcompute.campaign.dispatcher.submit import plan_batches, submit_next
 from matcompute.campaign.events import budget_events, stopped_event
 from matcompute.campaign.notify import Notifier
@@ -85,6 +88,7 @@ class Dispatcher:
         self._message = ""
         self._waits = False
         self._doubted: set[int] = set()
+        self._to_pack = False
 
     # ------------------------------------------------------------------ life
     def run(self) -> None:
@@ -102,6 +106,7 @@ class Dispatcher:
             if moved or self._has_work():
                 worked = time.monotonic()
             elif time.monotonic() - worked > self.LINGER_S and self._leave():
+                self._pack()
                 break
             # Looking takes the cores' time from the jobs: less often while nothing happens.
             pause = self.interval if moved else min(pause * 1.25, self.PAUSE_S)
@@ -129,6 +134,15 @@ class Dispatcher:
                 return False
             connection.execute(dispatcher.update().values(state="exiting"))
         return True
+
+    def _pack(self) -> None:
+        """Slim the repository after campaigns that have left many files in it."""
+        if self._to_pack:
+            try:
+                pack_repository()
+            except Exception as error:
+                # Everything is there, only larger: no reason to end otherwise than well.
+                LOGGER.warning("the AiiDA repository is not packed: %s", error)
 
     def _announce(self, what: str, **values: float) -> None:
         row = {"id": 1, "pid": os.getpid(), "state": what, "heartbeat": time.time(), **values}
@@ -224,6 +238,7 @@ class Dispatcher:
             self._say(f"writing the dataset of '{row.name}'")
             self._to(row, "merging")
             finish(self.workspace, self.state, row)
+            self._to_pack |= any(is_per_structure(stage) for stage in definition(row).stages)
             self._say("")
             return 1
         return 0

@@ -128,6 +128,7 @@ def _builder(place: Place, batch: BatchRow, centre: RegisteredCentre) -> Any:
         memory_gb=None if wanted.memory is None else wanted.memory * remedy.memory,
         walltime_s=None if place.walltime_s is None else place.walltime_s * remedy.walltime,
     )
+    options |= _stash(_own(stage), centre)
     builder = adapter.builder(
         Prepared(node, _moments(node)),
         stage.kind,
@@ -141,6 +142,20 @@ def _builder(place: Place, batch: BatchRow, centre: RegisteredCentre) -> Any:
     builder.metadata.label = batch.label
     builder.metadata.description = f"campaign {place.row.name}, stage {stage.name}, structure {batch.number}"
     return builder
+
+
+def _stash(own: Any, centre: RegisteredCentre) -> dict[str, Any]:
+    """Return the option by which AiiDA copies files of a job to a place that is not purged."""
+    names = list(getattr(own, "stash", ()))
+    if not names:
+        return {}
+    target = centre.centre.storage.stash_dir
+    if target is None:
+        raise MatcomputeError(
+            f"the campaign wants files stashed, but centre '{centre.centre.id}' has no place for them",
+            hint="give its profile `storage.stash_dir`, or leave `stash` out",
+        )
+    return {"stash": {"source_list": names, "target_base": target, "stash_mode": "copy"}}
 
 
 def _own(stage: Stage) -> Any:

@@ -18,7 +18,7 @@ from matcompute.errors import MatcomputeError
 __all__ = ["HEAD", "SchemaError", "State", "StateError"]
 
 #: Revision of the newest migration in :mod:`matcompute.campaign.state.migrations`; a test keeps them equal.
-HEAD = "0002"
+HEAD = "0003"
 #: Seconds that a writer waits for another one.
 BUSY_TIMEOUT = 60.0
 
