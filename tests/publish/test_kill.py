@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def complete(node: Publication, before: list[Manifest]) -> list[Manifest]:
 
 @pytest.mark.kill
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("MATCOMPUTE_SEEDS", "2"))))
 def test_killed_builds_and_releases(
     seed: int, command: Command, tmp_path: Path, write_dataset: Callable[..., Any]
 ) -> None:
