@@ -78,13 +78,17 @@ class CupyDevice:
         if not 0 <= self.index < count:
             raise CudaError(f"there is no device {index}; there are {count}")
         self._device = cupy.cuda.Device(self.index)
-        self._device.use()
+        self.use()
         properties = cupy.cuda.runtime.getDeviceProperties(self.index)
         self.name = properties["name"].decode()
         self.warp = int(properties["warpSize"])
         self._modules: dict[str, Any] = {}
         self._streams: dict[int, Any] = {}
         self._pinned: dict[int, list[Any]] = {}
+
+    def use(self) -> None:
+        """Make this the current device of the thread: CUDA keeps one for each."""
+        self._device.use()
 
     def put(self, array: Any) -> Any:
         if hasattr(array, "__cuda_array_interface__"):
@@ -100,8 +104,12 @@ class CupyDevice:
         staged[...] = host
         target = self._cupy.empty(host.shape, host.dtype)
         target.set(staged, stream=stream)
-        self._pinned.setdefault(stream.ptr, []).append(staged)  # until the stream has been waited for
+        self._keep(stream, staged)
         return target
+
+    def _keep(self, stream: Any, staged: Any) -> None:
+        """Hold pinned memory until the stream that copies it has been waited for."""
+        self._pinned.setdefault(stream.ptr, []).append(staged)
 
     def empty(self, shape: Any, dtype: Any) -> Any:
         return self._cupy.empty(shape, dtype)
@@ -140,11 +148,11 @@ class CupyDevice:
         self._modules[text].get_function(function)(tuple(grid), tuple(block), tuple(arguments))
 
 
-_default: CupyDevice | None = None
+_default: Any = None  # a CupyDevice
 
 
 def default_device() -> CupyDevice:
-    """Return this process's device, by its local rank; made once.
+    """Return this process's device, by its local rank; made once, and the current one of this thread then.
 
     Raises
     ------
@@ -154,6 +162,7 @@ def default_device() -> CupyDevice:
     global _default
     if _default is None:
         _default = CupyDevice()
+    _default.use()
     return _default
 
 

@@ -1,29 +1,29 @@
-// SOAP power spectra of sites, or averages of structures; one block a row of the result.
+// SOAP coefficients of sites and their products; one block a slice of a structure's sites.
 //
-// A block goes over the sites of its row. Neighbours are taken CHUNK at a time: their harmonics and radial functions are
-// staged in shared memory, then every thread adds them to the coefficients that it owns. Products of the coefficients go
-// to the row at the end of each site (INNER 0; the mean of the sites is fused here) or of the row (INNER 1).
+// Neighbours are taken CHUNK at a time: their harmonics and radial functions are staged in shared memory, then every
+// thread adds them to the coefficients that it owns. WHAT 0: a slice is one site, its products go to its row at
+// row_place[slice], all blocks or (SPARSE 1) those of the species it has near it. WHAT 1: the products of a slice's
+// sites are summed up in a row of the structure's own species, a part of its average. WHAT 2: the coefficients are.
+// So the rows of sites are never stored for an average, and a large structure keeps many blocks busy.
 #define CHUNK 8
-#define N_LM ((L_MAX + 1) * (L_MAX + 1))
 #define N_LN ((L_MAX + 1) * N_MAX)
-#define N_C (N_LM * N_MAX)
 #define N_SIDE ((L_MAX + 1) * (L_MAX + 1))
 
 extern "C" __global__ void __launch_bounds__(MC_BLOCK, 1)
-    soap(const i64 *__restrict__ row_ptr, const i64 *__restrict__ pair_ptr, const int *__restrict__ neighbor,
-         const real *__restrict__ distance, const real *__restrict__ vector, const int *__restrict__ channel,
-         const real *__restrict__ pieces, int intervals, double scale, const real *__restrict__ centre,
-         const real *__restrict__ recurrence, const real *__restrict__ l_scale, double cross,
-         const int *__restrict__ same_code, int n_same, const int *__restrict__ cross_code, int n_cross,
+    soap(const i64 *__restrict__ slice_ptr, const i64 *__restrict__ row_place, const int *__restrict__ owner,
+         const int *__restrict__ kinds, int n_species, const i64 *__restrict__ pair_ptr,
+         const int *__restrict__ neighbor, const real *__restrict__ distance, const real *__restrict__ vector,
+         const int *__restrict__ channel, const real *__restrict__ pieces, int intervals, double scale,
+         const real *__restrict__ centre, const real *__restrict__ recurrence, const real *__restrict__ l_scale,
+         double cross, const int *__restrict__ same_code, int n_same, const int *__restrict__ cross_code, int n_cross,
          real *__restrict__ out) {
     __shared__ real c[SPECIES * N_C], y[CHUNK * N_LM], radial[CHUNK * N_LN];
     __shared__ int who[CHUNK], present[SPECIES];
     const int t = mc_thread();
-    const i64 row = blockIdx.x, begin = row_ptr[row], end = row_ptr[row + 1];
-    const i64 width = (i64)SPECIES * n_same + (i64)SPECIES * (SPECIES - 1) / 2 * n_cross;
-    const real weight = (real)1 / (real)(end - begin);
+    const i64 slice = blockIdx.x, begin = slice_ptr[slice], end = slice_ptr[slice + 1];
+    real *row = out + row_place[slice];
     for (i64 i = begin; i < end; i++) {
-        if (!INNER || i == begin) {
+        if (WHAT != 2 || i == begin) {
             for (int e = t; e < N_C; e += MC_BLOCK)
                 for (int s = 0; s < SPECIES; s++) c[s * N_C + e] = (real)0;
             if (t == 0)
@@ -80,24 +80,23 @@ extern "C" __global__ void __launch_bounds__(MC_BLOCK, 1)
                 for (int q = 0; q < count; q++) present[who[q]] = 1;
             __syncthreads();
         }
-        if (INNER && i + 1 < end) continue;
+        if (WHAT == 2) continue;
         __syncthreads();
-        real *target = out + row * width;
-        const real factor = INNER ? weight * weight : weight;
+        i64 next = 0;
         for (int a = 0; a < SPECIES; a++)
             for (int b = a; b < SPECIES; b++) {
+                if (!present[a] || !present[b]) continue;
                 const int size = a == b ? n_same : n_cross;
-                const int *code = a == b ? same_code : cross_code;
-                if (present[a] && present[b])
-                    for (int f = t; f < size; f += MC_BLOCK) {
-                        const int l = code[f] & 255, n1 = code[f] >> 8 & 255, n2 = code[f] >> 16;
-                        real sum = (real)0;
-                        for (int lm = l * l; lm < (l + 1) * (l + 1); lm++)
-                            sum += c[a * N_C + lm * N_MAX + n1] * c[b * N_C + lm * N_MAX + n2];
-                        target[f] += sum * l_scale[l] * factor * (a == b ? (real)1 : (real)cross);
-                    }
-                target += size;
+                const int *own = kinds + owner[i] * SPECIES;
+                const i64 place = SPARSE ? next : mc_block_place(own[a], own[b], n_species, n_same, n_cross);
+                mc_products(c, a, b, a == b ? same_code : cross_code, size, l_scale,
+                            a == b ? (real)1 : (real)cross, WHAT == 1, row + place);
+                next += size;
             }
         __syncthreads();
     }
+#if WHAT == 2
+    for (int e = t; e < N_C; e += MC_BLOCK)
+        for (int s = 0; s < SPECIES; s++) row[s * N_C + e] = c[s * N_C + e];
+#endif
 }

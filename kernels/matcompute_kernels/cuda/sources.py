@@ -50,8 +50,15 @@ KERNELS: dict[str, Kernel] = {
     "lowest": Kernel(("lowest.cu",), 128, {"K": 16}),
     "fps_update": Kernel(("fps_update.cu",), 128),
     "fps_pick": Kernel(("fps_pick.cu",), 256),
-    "soap": Kernel(("soap.cu",), 128, {"N_MAX": 8, "L_MAX": 6, "SPECIES": 4, "INNER": 0}),
+    "soap": Kernel(
+        ("soap.cuh", "soap.cu"), 128, {"N_MAX": 8, "L_MAX": 6, "SPECIES": 4, "WHAT": 1, "SPARSE": 0}
+    ),
+    "soap_mean": Kernel(
+        ("soap.cuh", "soap_mean.cu"), 128, {"N_MAX": 8, "L_MAX": 6, "SPECIES": 4, "INNER": 1}
+    ),
+    "soap_species": Kernel(("soap_species.cu",), 128),
     "pair_spectra": Kernel(("mbtr.cu",), 128, {"GEOMETRY": 1, "WEIGHT": 1}),
+    "group_pairs": Kernel(("group_pairs.cu",), 128, {"SPECIES": 2}),
     "acsf": Kernel(("acsf.cu",), 128, {"SPECIES": 2, "N2": 11, "N4": 12, "N5": 0}),
 }
 

@@ -14,6 +14,7 @@ from matcompute_kernels.cuda.launch import launch
 from matcompute_kernels.cuda.neighbors import chosen_method, device_pairs, pair_bytes, put_sites, site_bytes
 from matcompute_kernels.cuda.pipeline import run_chunks
 from matcompute_kernels.cuda.planner import plan_chunks
+from matcompute_kernels.cuda.sources import KERNELS
 from matcompute_kernels.descriptors.acsf_layout import SymmetryFunctions
 from matcompute_kernels.errors import KernelInputError
 
@@ -71,7 +72,9 @@ def acsf(
     out = np.empty((len(packed.numbers), columns), real)
     way = chosen_method(packed, float(r_cut))
     sizes = site_bytes(packed, real, way) + pair_bytes(packed, r_cut, real)
-    sizes = sizes + packed.n_sites * (4 + columns * real.itemsize)
+    # The pairs once more, by element, with their cutoff function.
+    sizes = sizes + pair_bytes(packed, r_cut, real) + pair_bytes(packed, r_cut, real) // 4
+    sizes = sizes + packed.n_sites * (4 + 8 * len(numbers) + columns * real.itemsize)
     plan = plan_chunks(sizes, chosen.free_bytes(), fixed=sum(a.nbytes for a in tables))
     radial, angular = (chosen.put(a) for a in tables)
     constants = {
@@ -84,14 +87,33 @@ def acsf(
     def start(first: int, last: int) -> Callable[[], None]:
         a, b = int(packed.ptr[first]), int(packed.ptr[last])
         pairs = device_pairs(put_sites(packed[first:last], real, chosen, r_cut, way), float(r_cut), chosen)
+        n_pairs = pairs.j.shape[0]
+        ends = chosen.empty((b - a, len(numbers)), np.int64)
+        distance, cutoff = chosen.empty(n_pairs, real), chosen.empty(n_pairs, real)
+        vector = chosen.empty((n_pairs, 3), real)
+        launch(
+            "group_pairs",
+            -(-(b - a) * chosen.warp // KERNELS["group_pairs"].threads),
+            [
+                *(
+                    pairs.ptr,
+                    pairs.j,
+                    pairs.distance,
+                    pairs.vector,
+                    chosen.put(element[a:b]),
+                    np.int32(b - a),
+                ),
+                *(np.float64(r_cut), ends, distance, vector, cutoff),
+            ],
+            real=real,
+            constants={"SPECIES": len(numbers)},
+            device=chosen,
+        )
         values = chosen.empty((b - a, columns), real)
         launch(
             "acsf",
             b - a,
-            [
-                *(pairs.ptr, pairs.j, pairs.distance, pairs.vector, chosen.put(element[a:b])),
-                *(np.float64(r_cut), radial, angular, values),
-            ],
+            [pairs.ptr, ends, distance, vector, cutoff, np.float64(r_cut), radial, angular, values],
             real=real,
             constants=constants,
             device=chosen,

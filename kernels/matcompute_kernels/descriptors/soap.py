@@ -127,18 +127,17 @@ def soap(
     if on_gpu(
         backend,
         compression=compression is not None,
-        sparse=sparse,
         weighting=weighting is not None,
         smoothing=smoothing is not None,
         scaling=scaling is not None,
         neighbors=neighbors is not None,
-        species=backend != "numba" and not _fits(len(layout.names), n_max, l_max, dtype),
+        species=backend != "numba" and not _fits(batch, n_max, l_max, dtype),
     ):
         from matcompute_kernels.cuda.power_spectrum import soap as on_device
 
         names = layout.species.tolist()
         return on_device(
-            batch, names, r_cut, n_max, l_max, sigma, convention, average, dtype=dtype, backend="cuda"
+            batch, names, r_cut, n_max, l_max, sigma, convention, average, sparse, dtype=dtype, backend="cuda"
         )
     check_batch(batch, layout.species.tolist())
     kind, parameters, centre_weight = density(r_cut, weighting, smoothing, scaling)
@@ -200,10 +199,10 @@ def labels(
     return checked_layout(species, n_max, l_max, convention, compression).labels()
 
 
-def _fits(n_species: int, n_max: int, l_max: int, dtype: Any) -> bool:
-    from matcompute_kernels.cuda.power_spectrum import fits
+def _fits(batch: Batch, n_max: int, l_max: int, dtype: Any) -> bool:
+    from matcompute_kernels.cuda.power_spectrum import fits, most_species
 
-    return fits(n_species, n_max, l_max, dtype)
+    return fits(most_species(batch), n_max, l_max, dtype)
 
 
 def _tasks(batch: Batch, far: float) -> list[list[tuple[int, int]]]:

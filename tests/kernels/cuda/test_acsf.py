@@ -26,7 +26,7 @@ def test_equals_the_cpu(emulator, way, mixed, dtype, bound):
 
 
 def test_radial_functions_only_and_chunks(emulator, mixed):
-    got = on_device(mixed[:5], SPECIES, 4.0, g2=[[0.5, 1.0]], device=emulator("shuffled", free=200_000))
+    got = on_device(mixed[:5], SPECIES, 4.0, g2=[[0.5, 1.0]], device=emulator("shuffled", free=250_000))
     np.testing.assert_allclose(got, acsf(mixed[:5], SPECIES, 4.0, g2=[[0.5, 1.0]]), rtol=0, atol=1e-10)
 
 

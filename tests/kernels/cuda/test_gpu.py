@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import matcompute_kernels as cpu
-from matcompute_kernels import cuda
+from matcompute_kernels import Batch, cuda
 from matcompute_kernels.cuda.sources import KERNELS
+
+from .structures import near, quiet_cutoff, same_pairs, solid
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu" / "run.py"
 needs_gpu = pytest.mark.skipif(cuda.cuda_problem() is not None, reason=f"no GPU: {cuda.cuda_problem()}")
@@ -48,7 +50,7 @@ def test_benchmark_in_the_emulator(emulator, benchmark, monkeypatch, capsys):
     assert len(lines) == 11 == len(ratios) + 2
     assert all("limits of this chip unknown" in line for line in lines[1:-1])
     # Every kernel that cuda/sources.py has was launched.
-    assert set(made.launched) == set(KERNELS) - {"count_near"}
+    assert set(made.launched) == set(KERNELS) - {"count_near", "soap_species"}
 
 
 def test_a_wrong_result_ends_the_benchmark(emulator, benchmark, monkeypatch):
@@ -96,19 +98,33 @@ def test_benchmark_says_why_it_does_nothing():
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize(("dtype", "bound"), [("f8", 1e-10), ("f4", 2e-5)])
-def test_on_silicon(mixed, dtype, bound):
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_on_silicon(mixed, dtype):
+    bound = 1e-10 if dtype == "f8" else 2e-5
     species = sorted(set(mixed.numbers.tolist()))
-    got, expected = cuda.neighbor_list(mixed, 5.0, dtype=dtype), cpu.neighbor_list(mixed, 5.0)
-    assert np.abs(np.sort(got.distance) - np.sort(expected.distance)).max() < max(bound, 1e-10)
-    a, b = cuda.soap(mixed, species, 3.0, 3, 2, dtype=dtype), cpu.soap(mixed, species, 3.0, 3, 2)
-    assert np.abs(a - b).max() < bound * np.abs(b).max()
+    large = Batch.from_atoms([solid(np.random.default_rng(1), 3000, 2, True)])
+    for batch, r_cut in ((mixed, quiet_cutoff(mixed, 5.0)), (large, quiet_cutoff(large, 3.0))):
+        got = cuda.neighbor_list(batch, r_cut, dtype=dtype)
+        same_pairs(got, cpu.neighbor_list(batch, r_cut), max(bound, 1e-10))
+    for average in ("off", "outer", "inner"):
+        options = {"average": average, "sparse": True}
+        got = cuda.soap(mixed, species, 3.0, 3, 2, dtype=dtype, **options)
+        expected = cpu.soap(mixed, species, 3.0, 3, 2, **options)
+        assert (got.block == expected.block).all()
+        near(got.values, expected.values, bound)
+    functions = {"g2": [[0.4, 2.0]], "g4": [[0.05, 2.5, 0.5]], "g5": [[0.01, 2, 1]]}
+    got = cuda.acsf(mixed, species, 3.0, **functions, dtype=dtype)
+    near(got, cpu.acsf(mixed, species, 3.0, **functions), bound)
+    grid, weights = {"min": 1, "max": 4, "sigma": 0.1, "n": 200}, {"function": "inverse_square", "r_cut": 4.0}
+    got = cuda.mbtr(mixed, species, "distance", grid, weights, dtype=dtype)
+    near(got, cpu.mbtr(mixed, species, "distance", grid, weights), bound)
     x = np.random.default_rng(0).normal(size=(500, 70)).astype(dtype)
     assert (cuda.fps(x, 50) == cpu.fps(x, 50)).all()
     assert (cuda.knn(x, 7)[1] == cpu.knn(x, 7)[1]).all()
     assert np.abs(cuda.kernel_matrix(x, kernel="rbf") - cpu.kernel_matrix(x, kernel="rbf")).max() < bound
     if dtype == "f8":
-        assert np.abs(cuda.rdf(mixed, 5.0) - cpu.rdf(mixed, 5.0)).max() < bound
+        for batch in (mixed, large):
+            near(cuda.rdf(batch, 4.0), cpu.rdf(batch, 4.0), bound)
 
 
 @pytest.mark.gpu

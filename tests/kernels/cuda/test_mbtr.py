@@ -74,7 +74,7 @@ def test_bad_input(emulator):
     device = emulator()
     for geometry, grid, options, text in [
         ("angle", GRID, {}, "on a GPU is of two atoms"),
-        ("distance", {**GRID, "n": 9_000_000}, {}, "too many for a GPU"),
+        ("distance", {**GRID, "n": 9_000_000, "sigma": 1e-6}, {}, "too many for a GPU"),
         ("distance", GRID, {"threads": 2}, "does not take threads"),
         ("size", GRID, {}, "geometry function must be"),
     ]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 
 import matcompute_kernels as kernels
@@ -15,6 +16,8 @@ from matcompute_kernels import KernelInputError
 from matcompute_kernels.cuda import CudaError, backend, device
 
 ATOMS = bulk("NaCl", "rocksalt", a=5.64)
+#: More elements in one structure than a block's shared memory takes.
+MANY = Atoms(range(1, 30), np.arange(29)[:, None] * [3.0, 0, 0], cell=[87, 9, 9], pbc=True)
 ROWS = np.random.default_rng(5).normal(size=(40, 6))
 GRID = {"min": 1, "max": 4, "sigma": 0.1, "n": 20}
 EXP = {"function": "exp", "r_cut": 4, "threshold": 1e-2}
@@ -24,6 +27,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "acsf": lambda **o: kernels.acsf(ATOMS, ["Na", "Cl"], 4.0, [[1, 0]], **o),
     "soap": lambda **o: kernels.soap(ATOMS, ["Na", "Cl"], 3.0, 2, 1, **o),
     "pair_spectra": lambda **o: kernels.mbtr(ATOMS, ["Na", "Cl"], "distance", GRID, EXP, **o),
+    "soap_species": lambda **o: kernels.soap(ATOMS, range(1, 40), 3.0, 2, 1, sparse=True, **o).toarray(),
     "find_pairs": lambda **o: np.sort(kernels.neighbor_list(ATOMS, 4.0, **o).distance),
     "lowest": lambda **o: kernels.knn(ROWS, 3, **o)[1],
     "fps_pick": lambda **o: kernels.fps(ROWS, 5, start=2, **o),
@@ -39,7 +43,7 @@ ONLY_CPU: dict[str, Callable[..., Any]] = {
     "g4_and_g5": lambda **o: kernels.acsf(ATOMS, ["Na", "Cl"], 3.0, None, None, [[0.1, 1, 1]] * 33, **o),
     "periodic": lambda **o: kernels.acsf(ATOMS, ["Na", "Cl"], 3.0, periodic=False, **o),
     "compression": lambda **o: kernels.soap(ATOMS, ["Na", "Cl"], 3.0, 2, 1, compression="mu2", **o),
-    "species": lambda **o: kernels.soap(ATOMS, range(1, 40), 3.0, 8, 6, **o),
+    "species": lambda **o: kernels.soap(MANY, range(1, 30), 3.0, 8, 6, **o),
     "full": lambda **o: kernels.neighbor_list(ATOMS, 4.0, False, **o).distance,
     "metric": lambda **o: kernels.knn(ROWS, 3, metric="cosine", **o)[1],
     "start": lambda **o: kernels.fps(ROWS, 5, start=[1, 2], **o),

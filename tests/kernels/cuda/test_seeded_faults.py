@@ -83,6 +83,9 @@ CASES: dict[str, Callable[[Any], Any]] = {
         {"function": "inverse_square", "r_cut": 4.0},
         device=device,
     ),
+    "soap_mean": lambda device: cuda.soap(
+        _atoms()[:20], ["Na", "Cl"], 3.0, 2, 1, average="inner", device=device
+    ),
     "fps_pick": lambda device: cuda.fps(_features(), 3, device=device),
 }
 

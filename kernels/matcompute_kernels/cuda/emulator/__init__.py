@@ -90,6 +90,9 @@ class Emulator:
         #: Bytes of the arrays that live, and the most that there were.
         self.used = self.peak = 0
 
+    def use(self) -> None:
+        """There is no other."""
+
     # -- arrays -----------------------------------------------------------------------------------------------
 
     def empty(self, shape: Any, dtype: Any) -> Any:
