@@ -25,6 +25,9 @@ def registry() -> pint.UnitRegistry:
     ureg.define("atom = [particle]")
     ureg.define("core = [compute_core]")
     ureg.define("kB = 1024 * byte")
+    # As first-principles codes write them.
+    ureg.define("@alias hartree = Ha = Hartree")
+    ureg.define("@alias rydberg = Rydberg")
     return ureg
 
 

@@ -116,6 +116,23 @@ def test_species_that_the_file_asks_for(tmp_path: Path) -> None:
     assert "exclude: [Fe]" in message
 
 
+def test_elements_without_a_pseudopotential(tmp_path: Path) -> None:
+    stages = "  - eos: {calculator: {name: abinit, protocol: fast, ecut: 40 Ha, kpoint_spacing: 0.2 1/bohr}}"
+    read = campaign(tmp_path, STRUCTURES, stages)
+    assert read.stages[0].calculator is not None
+    parameters = read.stages[0].calculator.parameters
+    assert parameters["ecut"] == pytest.approx(40 * 27.211386, rel=1e-6)
+    assert parameters["kpoint_spacing"] == pytest.approx(0.2 / 0.5291772, rel=1e-6)
+    assert check_campaign(read, centres={"local": Centre()}).warnings == []
+    ((_, key, message),) = problems(tmp_path, "  - {prototypes: [L1_2], elements: [Al, U]}", stages)
+    assert key == "stages[0].eos.calculator"
+    assert "'abinit' does not know U" in message
+    assert "exclude: [U]" in message
+    ((_, key, message),) = problems(tmp_path, STRUCTURES, stages.replace("fast", "quick"))
+    assert key == "stages[0].eos.calculator.protocol"
+    assert "known: balanced, fast, stringent" in message
+
+
 def test_species_in_some_structures_of_a_file(tmp_path: Path) -> None:
     write(tmp_path / "s.extxyz", [bulk("Cu"), bulk("Fe")])
     one = campaign(tmp_path, "  - files: s.extxyz", STAGES)

@@ -153,7 +153,7 @@ MISTAKES = [
     ("{name: emt,", "{name: emmt,", 24, "stages[3].relax.calculator.name", "did you mean 'emt'"),
     ("asap_cutoff", "asap_cutof", 24, "stages[3].relax.calculator.asap_cutof", "did you mean 'asap_cutoff'"),
     ("batch_size: 50", "batch_size: many", 25, "stages[3].relax.batch_size", "whole number"),
-    ("{calculator: emt}", "{}", 26, "stages[4].eos.calculator", "missing; known: chgnet, emt"),
+    ("{calculator: emt}", "{}", 26, "stages[4].eos.calculator", "missing; known: abinit, chgnet, emt"),
     ("by: bulk_modulus", "by: bulk_moduls", 28, "stages[6].top.by", "did you mean 'bulk_modulus'"),
     ("n: 3, ", "", 28, "stages[6].top.n", "missing"),
     ("core_hours: 2", "core_hours: two", 29, "budget.core_hours", "number"),

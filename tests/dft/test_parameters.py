@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from matcompute.first_principles import mesh_of, starting_moments
 from matcompute_workflows.dft.adapter import Prepared
-from matcompute_workflows.dft.magnetism import kinds_of, starting_moments
+from matcompute_workflows.dft.magnetism import kinds_of
 from matcompute_workflows.dft.protocols import hubbard_u, protocol, protocol_names
 from matcompute_workflows.dft.qe import Qe, cutoffs_of
 from matcompute_workflows.dft.qe_parameters import (
     BOHR,
     RY,
     QeParameters,
-    mesh_of,
     pools,
     pw_overrides,
     resolved,

@@ -156,9 +156,11 @@ class JobFolder:
             **popen,
         )
 
-    def run(self, *options: str, ranks: int = 0, **popen: Any) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *options: str, ranks: int = 0, timeout: float = 120, **popen: Any
+    ) -> subprocess.CompletedProcess[str]:
         with self.start(*options, ranks=ranks, **popen) as process:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def done(self) -> dict[str, int]:

@@ -40,6 +40,8 @@ def test_info() -> None:
     assert re.fullmatch("[0-9a-f]{64}", calculators["chgnet"]["model_sha256"])
     tasks = {t["name"]: t for t in content["tasks"]}
     assert tasks.keys() >= {"static", "relax", "eos"}
+    assert "qe" not in calculators, "its structures are processes of AiiDA"
+    assert "bands" not in tasks
     assert {"name": "bulk_modulus", "units": "GPa", "per": "entry"} in tasks["eos"]["outputs"]
     table = subprocess.run([PROGRAM, "info"], capture_output=True, text=True, check=True).stdout
     assert "chgnet" in table

@@ -277,6 +277,7 @@ def test_damaged_checkpoint_is_recomputed(make_job: MakeJob, make_alloys: MakeAl
         ('{"schema": "matcompute.task/v9"}', 65, "matcompute.task/v9"),
         ({"task": "relaxx"}, 69, "did you mean 'relax'"),
         ({"calculator": {"name": "emtt"}}, 69, "did you mean 'emt'"),
+        ({"calculator": {"name": "qe"}}, 69, "gives each structure a process of its own"),
         ({"parameters": {"fmaxx": 1}}, 65, "parameters.fmaxx: unknown key; did you mean 'fmax'"),
         ({"parameters": {"fmax": -1}}, 65, "parameters.fmax"),
         ({"procesess": 2}, 65, "procesess: unknown key; did you mean 'processes'"),

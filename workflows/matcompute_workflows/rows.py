@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from matcompute.dataset import Dataset, DatasetWriter, Status
+from matcompute.dataset import PROPERTIES, Dataset, DatasetWriter, Status
 from matcompute.dataset.descriptors import descriptor_status, read_descriptor, write_descriptor
 from matcompute.dataset.errors import DatasetError
+from matcompute.dataset.rows import spans
 from matcompute_kernels import Batch
 from matcompute_workflows.shard import ShardData
 
@@ -31,7 +32,7 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def write_rows(pairs: np.ndarray, parents: Sequence[ShardData], path: Path) -> None:
-    """Write structures of several shards, in the given order.
+    """Write structures of several shards, in the given order, with the magnetic moments that were found for them.
 
     Parameters
     ----------
@@ -56,6 +57,7 @@ def write_rows(pairs: np.ndarray, parents: Sequence[ShardData], path: Path) -> N
             order: list[np.ndarray] = []
             blocks: list[Batch] = []
             columns: dict[str, list[np.ndarray]] = {}
+            moments: list[np.ndarray] = []
             for number, dataset in enumerate(datasets):
                 at = np.flatnonzero(pairs[:, 0] == number)
                 if at.size == 0:
@@ -65,6 +67,7 @@ def write_rows(pairs: np.ndarray, parents: Sequence[ShardData], path: Path) -> N
                     raise DatasetError(f"parent {number} has {len(dataset)} rows, not row {int(rows.max())}")
                 order.append(at)
                 blocks.append(dataset.batch(rows))
+                moments.append(_moments(dataset, rows, len(blocks[-1].numbers)))
                 sources = np.array([writer.add_source(s) for s in dataset.sources] or [-1], dtype=np.int32)
                 index = dataset.entry_column("source_index", rows)
                 taken: dict[str, Any] = {
@@ -79,12 +82,25 @@ def write_rows(pairs: np.ndarray, parents: Sequence[ShardData], path: Path) -> N
                 return
             back = np.argsort(np.concatenate(order), kind="stable")
             joined = {name: np.concatenate(values)[back] for name, values in columns.items()}
+            batch = Batch.concatenate(blocks)
+            magmom = np.concatenate(moments)[spans(batch.ptr[:-1][back], batch.n_sites[back])]
+            found = bool(np.isfinite(magmom).any())
+            if found:
+                writer.declare(PROPERTIES["magmom"])
             writer.append(
-                Batch.concatenate(blocks)[back],
+                batch[back],
                 ids=joined.pop("id"),
                 structure_hash=joined.pop("structure_hash"),
+                site_results={"magmom": magmom} if found else {},
                 entry=joined,
             )
+
+
+def _moments(dataset: Dataset, rows: np.ndarray, n_sites: int) -> np.ndarray:
+    """Return the moments of some structures in μ_B, f8[n_sites]: where a first-principles stage may start from."""
+    if "magmom" not in dataset.properties:
+        return np.full(n_sites, np.nan)
+    return np.asarray(dataset.column("magmom", rows), dtype=float)
 
 
 def write_lost(source: Path, path: Path) -> None:

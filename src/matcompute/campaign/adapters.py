@@ -105,11 +105,12 @@ def stage_parameters(stage: Stage) -> tuple[Any, Any]:
     return task, parameters_model(task, stage.parameters).model_validate(stage.parameters)
 
 
-def supported_species(adapter: Any) -> frozenset[int] | None:
-    """Return the atomic numbers that a calculator knows; None if it does not say."""
+def supported_species(adapter: Any, parameters: Mapping[str, Any]) -> frozenset[int] | None:
+    """Return the atomic numbers that a calculator knows with its parameters; None if it does not say."""
     from ase.data import atomic_numbers
 
-    species = getattr(adapter, "species", None)
+    chosen = getattr(adapter, "species_for", None)
+    species = getattr(adapter, "species", None) if chosen is None else chosen(parameters)
     if callable(species):
         species = species()
     if species is None:

@@ -279,11 +279,12 @@ def structure_problems(campaign: Campaign, report: IngestReport) -> tuple[list[P
     for index, stage in enumerate(campaign.stages):
         if stage.is_gate or stage.calculator is None:
             continue
+        own = stage.calculator
         if is_per_structure(stage):
             covered = potentials(stage)
             species = None if covered is None else frozenset(SYMBOLS.index(symbol) for symbol in covered)
         else:
-            species = supported_species(calculator_adapter(stage.calculator.name))
+            species = supported_species(calculator_adapter(own.name), own.parameters)
         if species is None:
             continue
         name, key = stage.calculator.name, ("stages", index, stage.kind, "calculator")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matcompute_kernels import Batch
 
 __all__ = [
+    "CalculationError",
     "CalculatorAdapter",
     "Deadline",
     "DescriptorOutput",
@@ -59,6 +60,22 @@ class NoDeadline:
 
     def check(self) -> None:
         """Return at once."""
+
+
+class CalculationError(Exception):
+    """A calculator could not evaluate a structure, and knows why.
+
+    Parameters
+    ----------
+    status
+        A :class:`matcompute.dataset.Status` code: what the structure's results get.
+    message
+        The reason.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = int(status)
 
 
 @dataclass
@@ -137,6 +154,8 @@ class CalculatorAdapter(ABC):
     deterministic: ClassVar[bool] = True
     #: Site properties beyond forces that the calculator gives (``"magmom"``).
     extra_site_properties: ClassVar[frozenset[str]] = frozenset()
+    #: Results depend on the moments that an earlier stage found: atoms come with them as initial magnetic moments.
+    starts_from_magmoms: ClassVar[bool] = False
 
     @property
     def version(self) -> str:
@@ -155,6 +174,27 @@ class CalculatorAdapter(ABC):
             return bool(self.version)
         except metadata.PackageNotFoundError:
             return False
+
+    def missing(self, parameters: Mapping[str, Any] | None = None) -> tuple[str, str] | None:
+        """Return what these parameters need and this machine lacks, and the remedy; None if all is there."""
+        if self.available():
+            return None
+        return (
+            f"calculator '{self.name}' needs the package '{self.package}', which is not installed here",
+            f"pip install {self.package} on the compute node",
+        )
+
+    def version_for(self, parameters: Mapping[str, Any]) -> str:
+        """Return the version of what computes with these parameters."""
+        return self.version
+
+    def species_for(self, parameters: Mapping[str, Any]) -> frozenset[str]:
+        """Return the chemical symbols that the model knows with these parameters."""
+        return self.species
+
+    def potential_sha256(self, parameters: Mapping[str, Any], species: Iterable[str]) -> str:
+        """Return one digest of the pseudopotentials of these elements; empty for a model that has none."""
+        return ""
 
     def fork_safe(self, parameters: Mapping[str, Any]) -> bool:
         """Return whether the calculator may be loaded once and its process then forked (no threads, no GPU)."""
@@ -190,6 +230,14 @@ class CalculatorAdapter(ABC):
     def method(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return what ``/methods`` records besides code, version and model hash (``model``, ``functional``)."""
         return {"model": self.name, "functional": ""}
+
+    def method_for(self, parameters: Mapping[str, Any], species: Iterable[str]) -> dict[str, Any]:
+        """Return :meth:`method` with what depends on the elements of the structures.
+
+        ``cutoff`` (eV) has a field of its own in ``/methods``; everything else is kept under its name, JSON-able.
+        """
+        described = self.method(parameters)
+        return {name: described.get(name, "") for name in ("model", "functional")}
 
 
 class TaskAdapter(ABC):

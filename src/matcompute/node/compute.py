@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import time
 import traceback
 from typing import TYPE_CHECKING
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from matcompute.dataset import Status
-from matcompute.node.adapters import StructureTask
+from matcompute.node.adapters import CalculationError, StructureTask
 from matcompute.node.deadline import Stopped, StructureDeadline, TimedOut
 from matcompute.node.errors import NodeError
 from matcompute.node.records import Record
@@ -38,7 +40,7 @@ def compute(job: Job, index: int, deadline: StructureDeadline, attempt: int = 1)
     """
     entry_id, digest = job.key(index)
     record = Record(entry_id, digest, Status.CRASHED, attempt=attempt)
-    cpu, wall = time.process_time(), time.monotonic()
+    cpu, wall = _cpu_s(), time.monotonic()
     try:
         problem = check_input(job, index)
         if problem is not None:
@@ -49,10 +51,18 @@ def compute(job: Job, index: int, deadline: StructureDeadline, attempt: int = 1)
         raise
     except TimedOut as error:
         record.status, record.message = Status.TIMED_OUT, str(error)
+    except CalculationError as error:
+        record.status, record.message = Status(error.status), str(error)
     except Exception as error:
         record.message = _crash_text(error)
-    record.cpu_s, record.wall_s = time.process_time() - cpu, time.monotonic() - wall
+    record.cpu_s, record.wall_s = _cpu_s() - cpu, time.monotonic() - wall
     return record
+
+
+def _cpu_s() -> float:
+    """Return the processor time of this process and of the programs that it has run, in s."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def check_input(job: Job, index: int) -> tuple[Status, str] | None:
@@ -67,7 +77,7 @@ def check_input(job: Job, index: int) -> tuple[Status, str] | None:
     if one.pbc.any() and float(one.volumes[0]) < 1e-6:
         return Status.INVALID_INPUT, f"cell volume is {float(one.volumes[0]):.3g} Å^3"
     symbols = {chemical_symbols[z] for z in np.unique(one.numbers)}
-    unknown = sorted(symbols - job.adapter.species)
+    unknown = sorted(symbols - job.species)
     if unknown:
         return Status.UNSUPPORTED_SPECIES, f"{job.adapter.name} does not know {', '.join(unknown)}"
     return None
@@ -82,14 +92,15 @@ def _run(job: Job, index: int, deadline: StructureDeadline, record: Record) -> N
             one.numbers,
         )
         return
-    atoms = job.batch.to_atoms(index)
+    atoms = job.atoms(index)
     calc = job.calculator()
     # A calculator that remembers the last structure (neighbour lists) could make results depend on the order.
     reset = getattr(calc, "reset", None)
     if reset is not None:
         reset()
+    session = getattr(calc, "session", None)
     # Overflows of a structure that explodes are told by its status, not by thousands of warnings.
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), contextlib.nullcontext() if session is None else session(deadline):
         result = job.task.run(atoms, calc, job.parameters, deadline)
     _fill(record, result, job.batch[index].numbers)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matcompute import plugins
-from matcompute.errors import MatcomputeError
+from matcompute.errors import InputError, MatcomputeError
 from matcompute.node.job import load_adapter
 
 __all__ = ["describe"]
@@ -15,25 +15,34 @@ def describe() -> dict[str, Any]:
     """Return every registered calculator and task, JSON-able.
 
     An adapter that cannot be imported is listed with its ``error``, so that one broken plug-in hides no other.
+    Those that work structure by structure are not the node program's.
     """
     from matcompute.node.summary import software_versions
 
     return {
         "versions": software_versions(),
-        "calculators": [_calculator(name) for name in plugins.names("matcompute.calculators")],
-        "tasks": [_task(name) for name in plugins.names("matcompute.tasks")],
+        "calculators": [_calculator(name) for name in _names("matcompute.calculators")],
+        "tasks": [_task(name) for name in _names("matcompute.tasks")],
     }
+
+
+def _names(group: str) -> list[str]:
+    return [name for name in plugins.names(group) if not _per_structure(group, name)]
+
+
+def _per_structure(group: str, name: str) -> bool:
+    try:
+        return bool(getattr(plugins.load(group, name), "per_structure", False))
+    except InputError:
+        return False  # told by whoever describes it
 
 
 def _calculator(name: str) -> dict[str, Any]:
     try:
         adapter = load_adapter("matcompute.calculators", name)
-        if not adapter.available():
-            return {
-                "name": name,
-                "available": False,
-                "error": f"package '{adapter.package}' is not installed",
-            }
+        missing = adapter.missing()
+        if missing is not None:
+            return {"name": name, "available": False, "error": missing[0]}
         path = adapter.model_path()
         return {
             "name": name,

@@ -26,6 +26,7 @@ from matcompute.node.errors import ModelError, TaskFileError, UnavailableError
 from matcompute.node.taskfile import CalculatorSpec, TaskFile, describe_validation
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from ase.calculators.calculator import BaseCalculator
 
     from matcompute_kernels.batch import Batch
@@ -54,6 +55,11 @@ class Job:
         Weights in use (the shipped ones unless the task file names others); None for a model without a file.
     ids, batch
         Entry ids and packed structures of the shard.
+    magmoms
+        Moment of each site in μ_B that an earlier stage found (f8[M], NaN where it found none); None if the shard has
+        none, or the calculator does not start from them.
+    version, species
+        Of the calculator with these parameters.
     """
 
     folder: Path
@@ -66,6 +72,9 @@ class Job:
     model_sha256: str | None
     ids: list[str]
     batch: Batch
+    magmoms: np.ndarray | None = None
+    version: str = ""
+    species: frozenset[str] = frozenset()
     digests: list[str] = field(default_factory=list)
     _calculator: BaseCalculator | None = None
 
@@ -107,17 +116,18 @@ class Job:
         calculator_parameters = _validate(
             adapter.Parameters, calculator.parameters, path, "calculator.parameters"
         )
-        if not adapter.available():
-            raise UnavailableError(
-                f"calculator '{adapter.name}' needs the package '{adapter.package}', which is not installed here",
-                hint=f"pip install {adapter.package} on the compute node",
-            )
         calculator_values = calculator_parameters.model_dump(mode="json")
+        missing = adapter.missing(calculator_values)
+        if missing is not None:
+            raise UnavailableError(missing[0], hint=missing[1])
         model_path, model_sha256 = _find_model(folder, calculator, adapter, calculator_values)
-        ids, batch = _read_shard(folder / spec.structures)
+        ids, batch, magmoms = _read_shard(folder / spec.structures, adapter.starts_from_magmoms)
         job = cls(
             folder, spec, task, parameters, adapter, calculator_values, model_path, model_sha256, ids, batch
         )
+        job.magmoms = magmoms
+        job.version = adapter.version_for(calculator_values)
+        job.species = adapter.species_for(calculator_values)
         job.digests = job._digests()
         return job
 
@@ -146,6 +156,21 @@ class Job:
         return min(self.spec.margin_s, 0.2 * self.spec.walltime_s)
 
     # -- work -------------------------------------------------------------------------------------------------
+
+    def known_elements(self, numbers: np.ndarray) -> list[str]:
+        """Return those of some atoms' elements that the calculator knows, in order of their numbers."""
+        from matcompute_kernels.elements import SYMBOLS
+
+        return [SYMBOLS[z] for z in np.unique(numbers) if SYMBOLS[z] in self.species]
+
+    def atoms(self, index: int) -> Atoms:
+        """Return a structure for the calculator, with the moments of an earlier stage where it starts from them."""
+        atoms: Atoms = self.batch.to_atoms(index)
+        if self.magmoms is not None:
+            mine = self.magmoms[self.batch.ptr[index] : self.batch.ptr[index + 1]]
+            if np.isfinite(mine).all():
+                atoms.set_initial_magnetic_moments(mine)
+        return atoms
 
     def key(self, index: int) -> tuple[str, str]:
         """Return entry id and digest of a structure: what its checkpointed result is filed under."""
@@ -191,12 +216,13 @@ class Job:
             "parameters": self.parameters.model_dump(mode="json"),
             "calculator": self.adapter.name,
             "calculator_parameters": self.calculator_parameters,
-            "version": self.adapter.version,
+            "version": self.version,
             "model": self.model_sha256,
         }
         base = hashlib.blake2b(json.dumps(method, sort_keys=True).encode(), digest_size=16)
         # The exact bytes, not the invariant structure hash: forces turn with the axes.
         batch, digests = self.batch, []
+        has_potentials = bool(self._potential_sha256(batch.numbers))
         for i in range(len(batch)):
             a, b = batch.ptr[i], batch.ptr[i + 1]
             one = base.copy()
@@ -204,8 +230,15 @@ class Job:
             one.update(batch.positions[a:b].tobytes())
             one.update(batch.cell[i].tobytes())
             one.update(batch.pbc[i].tobytes())
+            if self.magmoms is not None:
+                one.update(self.magmoms[a:b].tobytes())
+            if has_potentials:
+                one.update(self._potential_sha256(batch.numbers[a:b]).encode())
             digests.append(one.hexdigest())
         return digests
+
+    def _potential_sha256(self, numbers: np.ndarray) -> str:
+        return self.adapter.potential_sha256(self.calculator_parameters, self.known_elements(numbers))
 
 
 def load_adapter(group: str, name: str) -> Any:
@@ -214,12 +247,17 @@ def load_adapter(group: str, name: str) -> Any:
     Raises
     ------
     UnavailableError
-        If there is none of that name here, or it cannot be imported.
+        If there is none of that name here, it cannot be imported, or it works structure by structure.
     """
     try:
         adapter = plugins.load(group, name)
     except InputError as error:
         raise UnavailableError(error.message, hint=error.hint) from error
+    if getattr(adapter, "per_structure", False):
+        raise UnavailableError(
+            f"'{name}' gives each structure a process of its own, which a workspace runs and the node program does not",
+            hint="use it in a campaign: matcompute campaign run FILE",
+        )
     return adapter() if isinstance(adapter, type) else adapter
 
 
@@ -275,12 +313,15 @@ def _find_model(
     return path, found
 
 
-def _read_shard(path: Path) -> tuple[list[str], Batch]:
+def _read_shard(path: Path, with_magmoms: bool) -> tuple[list[str], Batch, np.ndarray | None]:
     from matcompute.dataset import Dataset
 
     try:
         with Dataset(path) as shard:
-            return [str(name) for name in shard.ids], shard.batch()
+            magmoms = None
+            if with_magmoms and "magmom" in shard.properties:
+                magmoms = np.asarray(shard.column("magmom"), dtype=float)
+            return [str(name) for name in shard.ids], shard.batch(), magmoms
     except (MatcomputeError, OSError, KeyError, ValueError) as error:
         text = error.message if isinstance(error, MatcomputeError) else str(error)
         raise TaskFileError(

@@ -141,16 +141,20 @@ def _sparse_rows(records: list[Record], sites: np.ndarray, _: Any, given: Any) -
 
 
 def method_of(job: Job) -> Method:
-    """Return the row of ``/methods``: code, version, model and its SHA-256, functional, parameters."""
-    described = job.adapter.method(job.calculator_parameters)
+    """Return the row of ``/methods``: code, version, model, potentials and their SHA-256, functional, parameters."""
+    species = job.known_elements(job.batch.numbers)
+    described = dict(job.adapter.method_for(job.calculator_parameters, species))
     return Method(
         name=job.adapter.name,
         code=job.adapter.package,
-        code_version=job.adapter.version,
-        model=str(described.get("model", "")),
+        code_version=job.version,
+        model=str(described.pop("model", "")),
         model_sha256=job.model_sha256 or "",
+        potential_sha256=job.adapter.potential_sha256(job.calculator_parameters, species),
+        cutoff=float(described.pop("cutoff", "nan")),
         parameters={
-            "functional": described.get("functional", ""),
+            "functional": "",
+            **described,
             "task": job.spec.task,
             "task_parameters": job.parameters.model_dump(mode="json"),
             "calculator_parameters": job.calculator_parameters,

@@ -17,6 +17,7 @@ from matcompute.errors import MatcomputeError
 from matcompute.node.deadline import StopRequest
 from matcompute.node.errors import NodeError, WriteError
 from matcompute.node.exit_codes import ExitCode
+from matcompute.node.scratch import sweep_scratch
 from matcompute.node.threads import keep_out_of_home, pin_threads
 
 if TYPE_CHECKING:
@@ -159,7 +160,11 @@ class _Run:
         self.tally = ledger.tally
         self.summary.describe(job)
         self.summary.refresh(ledger.tally, force=True)
-        reason = self.compute(job, ledger)
+        try:
+            reason = self.compute(job, ledger)
+        finally:
+            # Of workers that were killed.
+            sweep_scratch()
         if reason is not None:
             left = ledger.tally.n_total - sum(ledger.tally.counts.values())
             text = f"stopped by {reason} with {left} of {ledger.tally.n_total} structures left; run again to continue"

@@ -62,7 +62,7 @@ class Summary:
             "slots": spec.slots,
             "code": {
                 "name": job.adapter.package,
-                "version": job.adapter.version,
+                "version": job.version,
                 **job.adapter.method(job.calculator_parameters),
                 "parameters": job.calculator_parameters,
             },

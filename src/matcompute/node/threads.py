@@ -36,7 +36,7 @@ def pin_threads(threads: int, environ: MutableMapping[str, str] = os.environ) ->
 
 
 def keep_out_of_home(folder: Path, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Send what libraries would cache in the user's home to ``.cache`` in the job's folder.
+    """Send what libraries would cache in the user's home to ``.cache`` in the job's folder, and scratch to ``scratch``.
 
     What the job's script or the workspace has set already is kept. Not the machine's temporary folder: Numba unpickles
     its cache, and in a shared folder another user could have put it there.
@@ -47,6 +47,7 @@ def keep_out_of_home(folder: Path, environ: MutableMapping[str, str] = os.enviro
     # Numba's own first choice is beside the kernels, where all jobs share what was compiled once.
     if not os.access(Path(str(matcompute_kernels.__file__)).parent, os.W_OK):
         environ.setdefault("NUMBA_CACHE_DIR", str(cache / "numba"))
+    environ.setdefault("MATCOMPUTE_SCRATCH", str(folder / "scratch"))
     environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
     environ.setdefault("XDG_CACHE_HOME", str(cache))
     environ.setdefault("MPLBACKEND", "agg")

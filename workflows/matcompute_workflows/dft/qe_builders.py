@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matcompute.errors import InputError
+from matcompute.first_principles import mesh_of
 from matcompute_workflows.dft.adapter import Prepared, Remedy
 from matcompute_workflows.dft.qe_parameters import (
     QeParameters,
-    mesh_of,
     pools,
     pw_overrides,
     resolved,

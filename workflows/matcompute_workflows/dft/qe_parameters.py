@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from matcompute_workflows.dft.protocols import hubbard_u, protocol
@@ -13,7 +12,7 @@ from matcompute_workflows.dft.protocols import hubbard_u, protocol
 if TYPE_CHECKING:
     from matcompute_workflows.dft.adapter import Prepared
 
-__all__ = ["RY", "QeParameters", "mesh_of", "pools", "pw_overrides", "resolved"]
+__all__ = ["RY", "QeParameters", "pools", "pw_overrides", "resolved"]
 
 #: eV in a Rydberg (CODATA 2018).
 RY = 13.605693122994
@@ -103,24 +102,6 @@ def resolved(parameters: QeParameters) -> dict[str, Any]:
     """Return the protocol's values with the parameters that override them."""
     given = {name: getattr(parameters, name) for name in _OVERRIDDEN}
     return protocol("qe", parameters.protocol, given)
-
-
-def mesh_of(
-    cell: np.ndarray, spacing: float, pbc: Sequence[bool] = (True, True, True)
-) -> tuple[int, int, int]:
-    """Return the mesh of k-points whose neighbours are at most ``spacing`` (2π contained) apart.
-
-    Parameters
-    ----------
-    cell
-        Row vectors in Å, f8[3, 3].
-    spacing
-        In 1/Å.
-    """
-    lengths = 2 * np.pi * np.linalg.norm(np.linalg.inv(np.asarray(cell, dtype=float)).T, axis=1)
-    # As aiida-core's set_kpoints_mesh_from_density: a length that is a whole number of spacings is no more than that.
-    counts = np.maximum(1, np.ceil(np.round(lengths / spacing, 5))).astype(int)
-    return tuple(int(n) if periodic else 1 for n, periodic in zip(counts, pbc, strict=True))  # type: ignore[return-value]
 
 
 def pools(ranks: int, n_kpoints: int) -> int:

@@ -19,9 +19,10 @@ from matcompute.dataset import (
     Quality,
     Status,
 )
+from matcompute.first_principles import starting_moments
 from matcompute_kernels import Batch
 from matcompute_kernels.elements import SYMBOLS
-from matcompute_workflows.dft.magnetism import kinds_of, starting_moments
+from matcompute_workflows.dft.magnetism import kinds_of
 from matcompute_workflows.rows import IDENTITY, write_rows
 
 if TYPE_CHECKING:
