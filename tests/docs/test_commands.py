@@ -54,6 +54,8 @@ def test_commands_of(page: Path, tmp_path: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(home),
         "COLUMNS": "100",
+        # CuPy makes this folder when it is imported, which dask does for pint; only tests have it installed.
+        "CUPY_CACHE_DIR": str(tmp_path / "cupy"),
     }
     for name in (
         "MATCOMPUTE_WORKSPACE",
