@@ -8,7 +8,8 @@ it one coordinate after the other, and their images within r_cut of it are found
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from matcompute_kernels.compiled import njit
 
 __all__ = ["make_images", "turn_cell", "wrap_sites"]
 

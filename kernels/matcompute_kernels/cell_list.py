@@ -8,9 +8,9 @@ instructions. Few images stay in one bin: that is the brute-force case.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.cell_images import make_images, turn_cell, wrap_sites
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.simd import PADDING, append_near
 
 __all__ = ["fill_pairs"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.elements import MAX_Z, SYMBOLS
 from matcompute_kernels.errors import KernelInputError
 
@@ -148,6 +149,16 @@ def check_species(species: Iterable[int | str]) -> np.ndarray:
         species = [species]
     if not isinstance(species, Iterable):
         raise KernelInputError(f"species must be a list of symbols or atomic numbers, not {species!r}")
+    items = tuple(species)
+    try:
+        return _numbers(items, tuple(map(type, items))).copy()
+    except TypeError:  # an item that cannot be hashed is no element either
+        return _numbers.__wrapped__(items, ())
+
+
+@lru_cache(maxsize=256)
+def _numbers(species: tuple[Any, ...], _kinds: tuple[type, ...]) -> np.ndarray:
+    """:func:`check_species`, kept for the next call with this list (1 == True: the kinds belong to the key)."""
     numbers = []
     for item in species:
         if isinstance(item, str):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.batch import Batch
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.elements import MAX_Z, SYMBOL_BYTES, SYMBOLS
 from matcompute_kernels.errors import KernelInputError
 

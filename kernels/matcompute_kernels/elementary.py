@@ -9,8 +9,10 @@ import math
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from matcompute_kernels.compiled import njit
 
 __all__ = ["cosine_cutoff", "exp_negative"]
 

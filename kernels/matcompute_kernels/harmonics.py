@@ -13,8 +13,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.vec8 import fma8, load8, splat8, store8
 
 __all__ = ["harmonics8", "recurrence"]

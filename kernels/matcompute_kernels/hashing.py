@@ -15,9 +15,9 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.batch import Batch, as_batch
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.formula import formula_bytes
 
 __all__ = ["HASH_WIDTH", "entry_ids", "structure_hash"]

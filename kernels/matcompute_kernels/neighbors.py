@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.batch import Batch, as_batch
 from matcompute_kernels.cell_images import turn_cell
 from matcompute_kernels.cell_list import fill_pairs
 from matcompute_kernels.checks import check_batch, check_positive
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.errors import KernelInputError
 
 if TYPE_CHECKING:

@@ -12,8 +12,10 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic as numba_intrinsic
+
+from matcompute_kernels.compiled import njit
 
 __all__ = ["PADDING", "append_near"]
 

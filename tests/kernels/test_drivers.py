@@ -424,6 +424,41 @@ def test_mpi_error_ends_all_ranks(ranks: Any, tmp_path: Path) -> None:
     assert "structures 0 to 2" in err
 
 
+DASK_MPI = r"""
+import sys
+from dask_mpi import initialize
+initialize(dashboard=False)  # rank 0 becomes the scheduler, ranks from 2 on workers; rank 1 goes on
+from distributed import Client
+from matcompute_kernels.drivers import ArraySource, Job, NpyDirectorySink, run
+
+with Client() as client:
+    client.wait_for_workers(1, timeout=120)
+    print(len(client.scheduler_info()["workers"]), "workers")
+    job = Job("coulomb_matrix", ArraySource(sys.argv[1], size=3), NpyDirectorySink(sys.argv[2]), {"n_atoms_max": 5})
+    print(run(job, "dask", cluster=client).n_computed, "chunks")
+"""
+
+
+def test_dask_over_mpi(file: Path, tmp_path: Path) -> None:
+    """Workers that dask-mpi starts as ranks: the bytes are those of the serial driver."""
+    for package in ("dask_mpi", "mpi4py", "distributed"):
+        pytest.importorskip(package)
+    if not (BIN / "mpiexec").exists():
+        pytest.skip("no mpiexec beside this Python")
+    (tmp_path / "script.py").write_text(DASK_MPI)
+    done = subprocess.run(
+        [BIN / "mpiexec", "-n", "3", sys.executable, tmp_path / "script.py", file, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["1 workers", "20 chunks"]
+    merge_chunks(NpyDirectorySink(tmp_path / "out"), tmp_path / "dask.npy")
+    assert (tmp_path / "dask.npy").read_bytes() == _serial(file, tmp_path)
+
+
 def _rank(pid: int) -> int:
     environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return next((int(item[9:]) for item in environ if item.startswith(b"PMI_RANK=")), 0)

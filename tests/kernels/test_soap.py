@@ -341,13 +341,13 @@ def naive(
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize(("n_max", "l_max"), [(1, 0), (2, 1), (5, 3), (8, 8), (9, 2), (12, 5)])
+@pytest.mark.parametrize(("n_max", "l_max"), [(1, 0), (2, 1), (5, 3), (8, 8), (9, 2), (12, 5), (16, 1)])
 def test_every_shape(convention, n_max, l_max):
     atoms = rattled(bulk("NaCl", "rocksalt", a=5.64) * (1, 1, 2), 3)
     options = {"r_cut": 6.0, "n_max": n_max, "l_max": l_max, "sigma": 0.7, "convention": convention}
     got = soap(atoms, [11, 17], **options)
     assert got.shape == (4, len(feature_labels("soap", species=["Na", "Cl"], **options)))
-    assert error(got, naive(atoms, [11, 17], **options)) < 1e-9
+    assert error(got, naive(atoms, [11, 17], **options)) < (1e-9 if n_max < 16 else 1e-8)  # ill-conditioned
     assert error(soap(atoms, [11, 17], average="outer", **options)[0], got.mean(axis=0)) < 1e-12
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.batch import Batch
 from matcompute_kernels.cell_images import turn_cell
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.cuda.device import Device
 from matcompute_kernels.cuda.launch import launch
 from matcompute_kernels.cuda.sources import KERNELS

@@ -127,7 +127,12 @@ def soap(
                     *(*codes, to),
                 ],
                 real=real,
-                constants={**sizes_of, "WHAT": what, "SPARSE": int(sparse and what == 0)},
+                constants={
+                    **sizes_of,
+                    "WHAT": what,
+                    "SPARSE": int(sparse and what == 0),
+                    "TERMS": table.pieces.shape[3],
+                },
                 device=chosen,
             )
 
@@ -279,7 +284,7 @@ def fits(n_species: int, n_max: int, l_max: int, real: np.dtype) -> bool:
 
 
 def _tables(table: Any, n_max: int, l_max: int, convention: str, real: np.dtype) -> list[np.ndarray]:
-    """Radial pieces [intervals, 6, l, n], centre, recurrence, factors of l, and (l, n, n') of a block's columns."""
+    """Radial pieces [intervals, terms, l, n], centre, recurrence, factors of l, and (l, n, n') of a block's columns."""
     from matcompute_kernels.harmonics import recurrence
 
     intervals, side, blocks, terms, lanes = table.pieces.shape

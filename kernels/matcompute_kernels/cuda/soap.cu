@@ -62,9 +62,9 @@ extern "C" __global__ void __launch_bounds__(MC_BLOCK, 1)
                 const real u = distance[p + q] * (real)scale;
                 const int piece = min((int)u, intervals - 1);
                 const real x = (real)2 * (u - (real)piece) - (real)1;
-                const real *a = pieces + (i64)piece * 6 * N_LN + f;
+                const real *a = pieces + (i64)piece * TERMS * N_LN + f;
                 real value = a[0];
-                for (int d = 1; d < 6; d++) value = value * x + a[d * N_LN];
+                for (int d = 1; d < TERMS; d++) value = value * x + a[d * N_LN];
                 radial[q * N_LN + f] = value;
             }
             if (t < count) who[t] = channel[neighbor[p + t]];

@@ -51,7 +51,9 @@ KERNELS: dict[str, Kernel] = {
     "fps_update": Kernel(("fps_update.cu",), 128),
     "fps_pick": Kernel(("fps_pick.cu",), 256),
     "soap": Kernel(
-        ("soap.cuh", "soap.cu"), 128, {"N_MAX": 8, "L_MAX": 6, "SPECIES": 4, "WHAT": 1, "SPARSE": 0}
+        ("soap.cuh", "soap.cu"),
+        128,
+        {"N_MAX": 8, "L_MAX": 6, "SPECIES": 4, "WHAT": 1, "SPARSE": 0, "TERMS": 8},
     ),
     "soap_mean": Kernel(
         ("soap.cuh", "soap_mean.cu"), 128, {"N_MAX": 8, "L_MAX": 6, "SPECIES": 4, "INNER": 1}

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.descriptors.derivatives import KINDS, Derivatives, check_wrt
 from matcompute_kernels.neighbors import NeighborList
 

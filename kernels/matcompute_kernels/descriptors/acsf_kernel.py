@@ -8,8 +8,8 @@ buffers, and every G4 is one dot product of an exponential with a power.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.elementary import cosine_cutoff, exp_negative
 from matcompute_kernels.simd import PADDING, append_near
 

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import (
@@ -18,6 +17,7 @@ from matcompute_kernels.checks import (
     check_species,
     species_index,
 )
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.descriptors.many_body import triplet_block
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError

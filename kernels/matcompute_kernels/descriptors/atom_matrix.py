@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.batch import Batch, as_batch
 from matcompute_kernels.checks import check_batch, check_dtype, check_integer
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.errors import KernelInputError
 
 __all__ = ["PERMUTATIONS", "arrange", "fail_if_coincident", "matrix_labels", "prepare"]

@@ -18,10 +18,10 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.polynomial import chebyshev
 
 from matcompute_kernels.checks import check_integer, check_positive
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.errors import KernelInputError
 
 __all__ = ["Broadening", "collect", "deposit"]

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.checks import check_positive
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.descriptors.atom_matrix import (
     PERMUTATIONS,
     arrange,

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_dtype, check_species, species_index
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.descriptors.broadening import Broadening, collect, deposit
 from matcompute_kernels.descriptors.many_body import (
     GEOMETRIES,

@@ -6,9 +6,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.checks import check_dtype
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.compositions import as_compositions
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError

@@ -9,10 +9,10 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.batch import Batch
 from matcompute_kernels.checks import check_positive
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.descriptors.broadening import collect, deposit
 from matcompute_kernels.errors import KernelInputError
 

@@ -6,10 +6,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_dtype
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.descriptors.voronoi import voronoi_faces
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_dtype
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.screening.lattice import lll
 from matcompute_kernels.tables import atomic_masses, atomic_radii

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.batch import Batch
 from matcompute_kernels.checks import check_positive
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList
 from matcompute_kernels.tasks import run_tasks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.descriptors.atom_matrix import (
     PERMUTATIONS,
     arrange,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.descriptors.soap_kernel import (
-    contract,
     density_slope,
     density_weight,
     expand_site,
     order_neighbors,
     slots_of_site,
 )
+from matcompute_kernels.descriptors.soap_product import contract
 from matcompute_kernels.descriptors.soap_rows import sum_slots
 
 __all__ = ["derivative_rows", "harmonics_gradient", "neighbor_sites"]

@@ -1,20 +1,20 @@
-"""Kernels of SOAP: coefficients c_nlm of a site's neighbours, and their products, the power spectrum.
+"""Kernels of SOAP: the coefficients c_nlm of a site's neighbours.
 
 Layout of the coefficients: slots (one per channel that is present), in each the rows (l, site of the group, m), in each
-row the radial functions, padded to whole vectors. The sum over neighbours and the sum over m are then the same small
-matrix product with vectors along n, see :func:`_multiply_rows`.
+row the radial functions, padded to whole vectors. The sum over neighbours is then a small matrix product with vectors
+along n.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.descriptors.soap_radial import DEGREE
 from matcompute_kernels.harmonics import harmonics8
 from matcompute_kernels.vec8 import (
+    MANY_REGISTERS,
     add_outer,
-    add_rows,
     address,
     fma8,
     load8,
@@ -23,13 +23,10 @@ from matcompute_kernels.vec8 import (
     shift,
     splat8,
     store8,
-    store_rows,
-    zero_rows,
 )
 
 __all__ = [
     "BLOCK",
-    "contract",
     "density_slope",
     "density_weight",
     "expand_site",
@@ -37,12 +34,12 @@ __all__ = [
     "slots_of_site",
 ]
 
-#: Neighbours whose harmonics and radial functions are held at a time (they stay in the L1 cache).
+#: Neighbours whose harmonics and radial functions are held at a time.
 BLOCK = 64
 #: Rows of the expansion kept in registers at a time.
-TILE = 7
+TILE = 7 if MANY_REGISTERS else 6
 
-assert DEGREE == 5
+assert DEGREE == 7
 
 
 @njit(cache=True, nogil=True)
@@ -176,7 +173,7 @@ def _radial(pieces: np.ndarray, scale: float, r: np.ndarray, first: int, n: int,
         x = r[first + k] * scale
         interval = min(int(x), last)
         t = splat8(2.0 * (x - interval) - 1.0)
-        source = interval * vectors * 48
+        source = interval * vectors * 64
         target = k * width
         for _ in range(vectors):
             value = fma8(load8(pieces, source), t, load8(pieces, source + 8))
@@ -184,8 +181,10 @@ def _radial(pieces: np.ndarray, scale: float, r: np.ndarray, first: int, n: int,
             value = fma8(value, t, load8(pieces, source + 24))
             value = fma8(value, t, load8(pieces, source + 32))
             value = fma8(value, t, load8(pieces, source + 40))
+            value = fma8(value, t, load8(pieces, source + 48))
+            value = fma8(value, t, load8(pieces, source + 56))
             store8(out, target, value)
-            source += 48
+            source += 64
             target += 8
 
 
@@ -221,69 +220,6 @@ def _add_neighbors(
         _sum_neighbors((0, 0, 0, 0, 0, 0), n, y, radial, step, out, stride)
     else:
         _sum_neighbors((0, 0), n, y, radial, step, out, stride)
-
-
-@njit(cache=True, nogil=True)
-def _sum_m(
-    shape: tuple,
-    n: int,
-    a: np.ndarray,
-    b: np.ndarray,
-    step: int,
-    out: np.ndarray,
-    stride: int,
-    triangle: int,
-    low: int,
-    high: int,
-    factor: float,
-    add: bool,
-) -> None:
-    rows = zero_rows(shape)
-    at = 0
-    for _ in range(n):
-        rows = add_outer(rows, load8(b, at), a, at, 1)
-        at += step
-    if add:
-        add_rows(out, 0, stride, triangle, low, high, factor, rows)
-    else:
-        store_rows(out, 0, stride, triangle, low, high, factor, rows)
-
-
-@njit(cache=True, nogil=True)
-def _multiply_rows(
-    n_rows: int,
-    n: int,
-    a: np.ndarray,
-    b: np.ndarray,
-    step: int,
-    out: np.ndarray,
-    stride: int,
-    triangle: int,
-    low: int,
-    high: int,
-    factor: float,
-    add: bool,
-) -> None:
-    """out[row, low:high] (+)= factor·Σ_k a[k, row]·b[k, low:high] for 1 to 8 rows (pointers; OUTPUT: out).
-
-    ``step`` from k to k + 1 in a and b; the rows of the output as :data:`matcompute_kernels.vec8.store_rows` says.
-    """
-    if n_rows == 8:
-        _sum_m((0, 0, 0, 0, 0, 0, 0, 0), n, a, b, step, out, stride, triangle, low, high, factor, add)
-    elif n_rows == 7:
-        _sum_m((0, 0, 0, 0, 0, 0, 0), n, a, b, step, out, stride, triangle, low, high, factor, add)
-    elif n_rows == 6:
-        _sum_m((0, 0, 0, 0, 0, 0), n, a, b, step, out, stride, triangle, low, high, factor, add)
-    elif n_rows == 5:
-        _sum_m((0, 0, 0, 0, 0), n, a, b, step, out, stride, triangle, low, high, factor, add)
-    elif n_rows == 4:
-        _sum_m((0, 0, 0, 0), n, a, b, step, out, stride, triangle, low, high, factor, add)
-    elif n_rows == 3:
-        _sum_m((0, 0, 0), n, a, b, step, out, stride, triangle, low, high, factor, add)
-    elif n_rows == 2:
-        _sum_m((0, 0), n, a, b, step, out, stride, triangle, low, high, factor, add)
-    else:
-        _sum_m((0,), n, a, b, step, out, stride, triangle, low, high, factor, add)
 
 
 @njit(cache=True, nogil=True)
@@ -342,52 +278,3 @@ def expand_site(
                         )
                     m += rows
             begin = end
-
-
-@njit(cache=True, nogil=True)
-def contract(
-    first: np.ndarray,
-    slot_a: int,
-    second: np.ndarray,
-    slot_b: int,
-    group: int,
-    n_max: int,
-    l_max: int,
-    wide: int,
-    l_scale: np.ndarray,
-    factor: float,
-    triangle: int,
-    out: np.ndarray,
-    offset: int,
-    add: bool,
-) -> None:
-    """One block of the power spectrum: factor·l_scale[l]·Σ a[n]·b[n'] over the m and the sites of the group.
-
-    a and b are slots of two arrays of coefficients (the same for a spectrum, one of derivatives for its derivative).
-    Columns l, n, n' from ``offset`` of the contiguous ``out`` on (OUTPUT), n' ≥ n only if ``triangle``.
-    """
-    slot_size = group * (l_max + 1) ** 2 * wide
-    per_l = n_max * (n_max + 1) // 2 if triangle else n_max * n_max
-    c_first, c_second, features = address(first), address(second), address(out)
-    for l in range(l_max + 1):
-        rows_first = group * l * l * wide
-        a, b = slot_a * slot_size + rows_first, slot_b * slot_size + rows_first
-        for top in range(0, n_max, 8):
-            for left in range(top if triangle else 0, n_max, 8):
-                target = offset + l * per_l + top * n_max + left
-                if triangle == 1:
-                    target -= top * (top + 1) // 2
-                _multiply_rows(
-                    min(8, n_max - top),
-                    group * (2 * l + 1),
-                    shift(c_first, a + top),
-                    shift(c_second, b + left),
-                    wide,
-                    shift(features, target),
-                    n_max - triangle * (top + 1),
-                    triangle,
-                    triangle * (top - left),
-                    min(8, n_max - left),
-                    factor * l_scale[l],
-                    add,
-                )

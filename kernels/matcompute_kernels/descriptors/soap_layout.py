@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,13 @@ class SoapLayout:
     def n_features(self) -> int:
         """Number of columns."""
         return int(self.offset[-1])
+
+    @cached_property
+    def by_number(self) -> tuple[np.ndarray, np.ndarray]:
+        """Channel and weight of each atomic number (-1 and 0 of those not in species), i8[256] and f8[256]."""
+        channel, weight = np.full(256, -1, np.int64), np.zeros(256)
+        channel[self.species], weight[self.species] = self.channel, self.weight
+        return channel, weight
 
     def labels(self) -> list[str]:
         """Name of each column, such as ``Na-Cl l=0 n=1 n=2`` (radial functions counted from 0)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -15,12 +16,17 @@ from matcompute_kernels.checks import (
     check_mapping,
     check_positive,
     check_species,
-    species_index,
 )
 from matcompute_kernels.descriptors.soap_kernel import BLOCK
 from matcompute_kernels.descriptors.soap_layout import BlockSparse, SoapLayout, soap_layout
 from matcompute_kernels.descriptors.soap_radial import radial_table, reach
-from matcompute_kernels.descriptors.soap_rows import GROUP, count_site_blocks, site_rows, structure_rows
+from matcompute_kernels.descriptors.soap_rows import (
+    GROUP,
+    count_site_blocks,
+    count_structure_blocks,
+    site_rows,
+    structure_rows,
+)
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.harmonics import recurrence
 from matcompute_kernels.neighbors import NeighborList, neighbor_list
@@ -29,6 +35,9 @@ from matcompute_kernels.vec8 import aligned_zeros
 __all__ = ["CONVENTIONS", "Model", "checked_layout", "density", "run_tasks"]
 
 CONVENTIONS = ("dscribe-gto", "featomic-gto", "polynomial")
+
+#: Bytes of work space that a thread keeps from call to call.
+_MOST_KEPT = 1 << 20
 
 
 def checked_layout(species: Any, n_max: int, l_max: int, convention: str, compression: Any) -> SoapLayout:
@@ -93,6 +102,40 @@ def density(
     return 1, parameters, centre_weight
 
 
+@lru_cache(maxsize=16)
+def _shared(convention: str, r_cut: float, n_max: int, l_max: int, sigma: float) -> tuple[Any, ...]:
+    """Reach, padded number of radial functions, and what the kernels take of all calls with these parameters."""
+    table = radial_table(convention, r_cut, n_max, l_max, sigma)
+    order = np.arange(l_max + 1)
+    if convention == "featomic-gto":
+        l_scale, cross = (-1.0) ** order / np.sqrt(2 * order + 1), np.sqrt(2.0)
+    else:
+        l_scale, cross = np.pi * np.sqrt(8.0 / (2 * order + 1)), 1.0
+    return (
+        reach(convention, r_cut, sigma),
+        table.pieces.shape[2] * 8,
+        table.pieces,
+        table.scale,
+        table.centre,
+        recurrence(l_max),
+        l_scale,
+        cross,
+    )
+
+
+_thread = threading.local()
+
+
+def _kept(name: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, ...]:
+    """Work space of this thread; small ones are kept for its next call, which often has the same shapes."""
+    there = getattr(_thread, name, None)
+    if there is None or tuple(a.shape for a in there) != shapes:
+        there = tuple(aligned_zeros(shape) for shape in shapes)
+        if sum(a.nbytes for a in there) < _MOST_KEPT:
+            setattr(_thread, name, there)
+    return there
+
+
 class Model:
     """Arrays that every chunk of one call needs, and the calls of the kernels with them."""
 
@@ -108,28 +151,16 @@ class Model:
         centre_weight: float,
     ) -> None:
         self.batch, self.layout = batch, layout
-        self.far = reach(convention, r_cut, sigma)
-        table = radial_table(convention, r_cut, layout.n_max, layout.l_max, sigma)
-        place = species_index(batch, layout.species)
-        order = np.arange(layout.l_max + 1)
-        if convention == "featomic-gto":
-            l_scale, cross = (-1.0) ** order / np.sqrt(2 * order + 1), np.sqrt(2.0)
-        else:
-            l_scale, cross = np.pi * np.sqrt(8.0 / (2 * order + 1)), 1.0
-        self.channel = layout.channel[place]
-        self.wide = table.pieces.shape[2] * 8
+        self.far, self.wide, *shared = _shared(convention, r_cut, layout.n_max, layout.l_max, sigma)
+        channel, weight = layout.by_number
+        self.channel = channel[batch.numbers]
         self.common = (
             self.channel,
-            layout.weight[place],
+            weight[batch.numbers],
             kind,
             parameters,
             centre_weight,
-            table.pieces,
-            table.scale,
-            table.centre,
-            recurrence(layout.l_max),
-            l_scale,
-            cross,
+            *shared,
             layout.n_max,
             layout.lookup,
             layout.triangle,
@@ -153,20 +184,17 @@ class Model:
         )
 
     def workspace(self, average: str) -> tuple[np.ndarray, ...]:
-        """Harmonics, radial functions and coefficients of one thread."""
+        """Harmonics, radial functions and coefficients of one thread (what is in them does not matter)."""
         n_lm = (self.layout.l_max + 1) ** 2
         group = GROUP if average == "outer" else 1
         slots = min(len(self.layout.names), 120) + 1
-        return (
-            aligned_zeros((n_lm, BLOCK)),
-            aligned_zeros((BLOCK, (self.layout.l_max + 1) * self.wide)),
-            aligned_zeros((slots, group * n_lm, self.wide)),
-        )
+        shapes = (n_lm, BLOCK), (BLOCK, (self.layout.l_max + 1) * self.wide), (slots, group * n_lm, self.wide)
+        return _kept("space", shapes)
 
-    def ordered(self, pairs: NeighborList) -> tuple[np.ndarray, np.ndarray]:
+    def ordered(self, pairs: NeighborList) -> tuple[np.ndarray, ...]:
         """Room for the neighbours of one site, in the order of their channels."""
-        room = (int(pairs.counts.max(initial=0)) // 8 + 2) * 8
-        return aligned_zeros((4, room)), aligned_zeros((room,))
+        room = (int(pairs.counts.max(initial=0)) // 64 + 2) * 64
+        return _kept("ordered", ((4, room), (room,)))
 
     def site_rows(
         self,
@@ -225,16 +253,9 @@ class Model:
 
     def structure_blocks(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Block pointers of the structures' rows, where their values start, and how many values there are."""
-        n_channels = len(self.layout.names)
-        there = np.zeros((len(self.batch), n_channels), dtype=bool)
-        there[np.repeat(np.arange(len(self.batch)), self.batch.n_sites), self.channel] = True
-        first, second = self.layout.pairs.T
-        sizes = np.diff(self.layout.offset)
         n_blocks, n_values = np.zeros(len(self.batch), np.int64), np.zeros(len(self.batch), np.int64)
-        for a, b, size in zip(first, second, sizes):
-            both = there[:, a] & (there[:, b] if b < n_channels else True)
-            n_blocks += both
-            n_values += both * size
+        sizes = np.diff(self.layout.offset)
+        count_structure_blocks(self.batch.ptr, self.channel, self.layout.lookup, sizes, n_blocks, n_values)
         start = np.concatenate([[0], np.cumsum(n_values)])
         return np.concatenate([[0], np.cumsum(n_blocks)]), start[:-1], int(start[-1])
 

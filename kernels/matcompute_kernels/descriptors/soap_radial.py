@@ -1,9 +1,10 @@
 """Radial functions of SOAP: what a neighbour at distance r adds to the coefficients c_nlm, and tables of them.
 
 Each convention gives R_nl(r) with c_nlm = Σ_j R_nl(r_j) Y_lm(r̂_j). The exact functions are evaluated once, at the
-Chebyshev points of equal intervals; the kernels read piecewise polynomials of degree 5. Intervals are halved until
-the table is within :data:`TABLE_ERROR` of the exact function, relative to the largest value of the same l (or to within
-the rounding of the exact function, which orthonormalisation amplifies: 10⁻¹⁰ for a dozen Gaussians).
+Chebyshev points of equal intervals; the kernels read piecewise polynomials of degree 7 (with a lower degree the table
+grows beyond the L2 cache). There are as many intervals as it takes for the table to be within :data:`TABLE_ERROR` of
+the exact function, relative to the largest value of the same l (or to within the rounding of the exact function, which
+orthonormalisation amplifies: 10⁻¹⁰ for a dozen Gaussians).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from matcompute_kernels.vec8 import LANES, aligned_zeros
 __all__ = ["DEGREE", "RadialTable", "radial_function", "radial_table", "reach"]
 
 #: Degree of the pieces.
-DEGREE = 5
+DEGREE = 7
 #: Largest error of a table, relative to the largest value of its angular channel.
 TABLE_ERROR = 2e-12
 #: dscribe's Gaussians are followed until they have decayed to this.

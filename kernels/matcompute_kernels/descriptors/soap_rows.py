@@ -1,25 +1,35 @@
-"""Rows of SOAP: the loops over the sites of a chunk, per site or averaged over a structure.
-
-Numba's cache follows a kernel's own file only: after a change in soap_kernel.py, touch this file and soap_gradient.py.
-"""
+"""Rows of SOAP: the loops over the sites of a chunk, per site or averaged over a structure."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.descriptors.soap_kernel import (
-    contract,
     density_weight,
     expand_site,
     order_neighbors,
     slots_of_site,
 )
+from matcompute_kernels.descriptors.soap_product import contract
 
-__all__ = ["GROUP", "count_site_blocks", "site_rows", "structure_rows", "sum_slots"]
+__all__ = ["GROUP", "count_site_blocks", "count_structure_blocks", "site_rows", "structure_rows", "sum_slots"]
 
 #: Sites whose coefficients an outer average holds at a time: the product then sums over all of them in registers.
 GROUP = 12
+
+
+@njit(cache=True, nogil=True)
+def _blocks_of(present: np.ndarray, n: int, lookup: np.ndarray, sizes: np.ndarray) -> tuple[int, int]:
+    """Blocks and values of a row with the first n channels of ``present``."""
+    n_channels, n_blocks, n_values = lookup.shape[0], 0, 0
+    for s in range(n):
+        for t in range(s, n + 1):
+            block = lookup[present[s], n_channels if t == n else present[t]]
+            if block >= 0:
+                n_blocks += 1
+                n_values += sizes[block]
+    return n_blocks, n_values
 
 
 @njit(cache=True, nogil=True)
@@ -38,14 +48,33 @@ def count_site_blocks(
     counts, present = np.zeros(n_channels, np.int64), np.zeros(n_channels, np.int64)
     for i in range(pair_ptr.shape[0] - 1):
         n = slots_of_site(channel[first_site + i], j, pair_ptr[i], pair_ptr[i + 1], channel, counts, present)
-        n_blocks[i] = n_values[i] = 0
         for s in range(n):
             counts[present[s]] = 0
-            for t in range(s, n + 1):
-                block = lookup[present[s], n_channels if t == n else present[t]]
-                if block >= 0:
-                    n_blocks[i] += 1
-                    n_values[i] += sizes[block]
+        n_blocks[i], n_values[i] = _blocks_of(present, n, lookup, sizes)
+
+
+@njit(cache=True, nogil=True)
+def count_structure_blocks(
+    ptr: np.ndarray,
+    channel: np.ndarray,
+    lookup: np.ndarray,
+    sizes: np.ndarray,
+    n_blocks: np.ndarray,
+    n_values: np.ndarray,
+) -> None:
+    """Blocks and values of each structure's row (OUTPUT: n_blocks i8[N], n_values i8[N])."""
+    n_channels = lookup.shape[0]
+    there, present = np.zeros(n_channels, np.bool_), np.zeros(n_channels, np.int64)
+    for i in range(ptr.shape[0] - 1):
+        there[:] = False
+        for k in range(ptr[i], ptr[i + 1]):
+            there[channel[k]] = True
+        n = 0
+        for c in range(n_channels):
+            if there[c]:
+                present[n] = c
+                n += 1
+        n_blocks[i], n_values[i] = _blocks_of(present, n, lookup, sizes)
 
 
 @njit(cache=True, nogil=True)

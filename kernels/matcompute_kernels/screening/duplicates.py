@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from matcompute_kernels.batch import as_batch
 from matcompute_kernels.checks import check_batch, check_positive
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.elements import ALPHABETICAL, MAX_Z
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.screening.match import matches

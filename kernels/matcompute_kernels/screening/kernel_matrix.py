@@ -8,11 +8,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.checks import check_integer, check_positive
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.screening.features import exp2_one, exp_one, feature_matrix, local_features
+from matcompute_kernels.screening.features import exp2_one, feature_matrix, local_features
+from matcompute_kernels.screening.manhattan import laplacian
 
 __all__ = ["KERNELS", "average_kernel", "kernel_matrix", "kernel_tiles", "tile_function"]
 
@@ -58,34 +59,6 @@ def _power(dots: np.ndarray, gamma: float, coef0: float, degree: int) -> None:
 
 
 @njit(cache=True, fastmath={"contract", "nsz", "nnan", "reassoc"})
-def _laplacian(x: np.ndarray, y: np.ndarray, gamma: float, out: np.ndarray) -> None:
-    """Write exp(−γ Σ|x − y|), OUTPUT f8[n, m]; four rows of x per pass over a row of y."""
-    n, m, width = x.shape[0], y.shape[0], x.shape[1]
-    for i in range(0, n - 3, 4):
-        a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
-        for j in range(m):
-            row = y[j]
-            s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
-            for k in range(width):
-                v = row[k]
-                s0 += abs(a[k] - v)
-                s1 += abs(b[k] - v)
-                s2 += abs(c[k] - v)
-                s3 += abs(d[k] - v)
-            out[i, j], out[i + 1, j], out[i + 2, j], out[i + 3, j] = s0, s1, s2, s3
-    for i in range(n - n % 4, n):
-        for j in range(m):
-            total = 0.0
-            for k in range(width):
-                total += abs(x[i, k] - y[j, k])
-            out[i, j] = total
-    for i in range(n):
-        row = out[i]
-        for j in range(m):
-            row[j] = exp_one(-gamma * row[j])
-
-
-@njit(cache=True, fastmath={"contract", "nsz", "nnan", "reassoc"})
 def _block_means(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
     """Write the mean of each block of sites, OUTPUT f8[A, B]."""
     for a in range(rows.shape[0] - 1):
@@ -124,7 +97,7 @@ class tile_function:
         if out is None:
             out = np.empty((x.shape[0], y.shape[0]), dtype=x.dtype)
         if self.kernel == "laplacian":
-            _laplacian(x, y, self.gamma, out)
+            laplacian(x, y, self.gamma, out)
             return out
         np.matmul(x, y.T, out=out)
         if self.kernel == "polynomial":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from matcompute_kernels.compiled import njit
 
 __all__ = ["lll", "niggli"]
 

@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from matcompute_kernels.checks import check_positive
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.screening.features import exp_one, local_features
 from matcompute_kernels.screening.kernel_matrix import site_chunks, tile_function

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from matcompute_kernels.batch import Batch
+from matcompute_kernels.compiled import njit
 from matcompute_kernels.elements import SYMBOLS
 
 __all__ = ["CAUSES", "OVERLAP_FRACTION", "Screening", "screen"]
