@@ -6,9 +6,7 @@ rows and ours dense rows, block-sparse rows, or averages.
 
 from __future__ import annotations
 
-import time
-
-from _interleaved import big4096, compare, cpu_seconds, report, small200, use_peers
+from _interleaved import big4096, compare, report, small200, use_peers
 
 use_peers()
 
@@ -16,7 +14,7 @@ import numpy as np  # noqa: E402
 from dscribe.descriptors import SOAP  # noqa: E402
 from featomic import SoapPowerSpectrum  # noqa: E402
 
-from matcompute_kernels import Batch, neighbor_list, soap  # noqa: E402
+from matcompute_kernels import Batch, soap  # noqa: E402
 
 COMMON = {"r_cut": 5.0, "n_max": 8, "l_max": 6, "sigma": 0.5}
 results = {}
@@ -69,38 +67,20 @@ def by_dscribe_dense() -> None:
 
 for label, options in {
     "dense": {},
+    "dense, one array": {},
     "block-sparse": {"sparse": True},
     "outer average": {"average": "outer"},
 }.items():
-    # Dense rows structure by structure, as the peer writes them: in one array of gigabytes both sides of the ratio
-    # would be the time in which the system hands out memory.
+    # Dense rows structure by structure, as the peer writes them, and then in one array of 145 MB: there both sides of
+    # the ratio are mostly the time in which the system hands out memory.
     parts = [few_batch[k : k + 1] for k in range(len(few))] if label == "dense" else [few_batch]
 
     def ours(options: dict = options, parts: list = parts) -> None:
         for part in parts:
             soap(part, species, **COMMON, **options)
 
-    results[f"12 species {label}"] = compare(f"12 species, {label}", ours, by_dscribe_dense, n_few, "sites")
-
-# Two threads, by the clock: the larger of several tries, as other programs use the machine too.
-best = {}
-for threads in (1, 2):
-    times = []
-    for _ in range(7):
-        begin = time.perf_counter()
-        soap(whole, species, average="outer", threads=threads, **COMMON)
-        times.append(time.perf_counter() - begin)
-    best[threads] = min(times)
-print(f"two threads: × {best[1] / best[2]:.2f} (12 species, outer average, by the clock)")
-
-# Fraction of the flop limit: expansion 49·8 and radial functions 7·8·5 multiply-adds a neighbour, products of the three
-# species of a structure 49·24·25/2 a site, against dgemm in the same process.
-n_neighbors = len(neighbor_list(whole, 5.0 + 0.5 * np.sqrt(-2 * np.log(1e-3)))) / len(whole.numbers)
-flops = 2 * (n_neighbors * (49 * 8 + 7 * 8 * 5) + 49 * 24 * 25 / 2)
-square = np.random.default_rng(0).random((1024, 1024))
-dgemm = 2 * 1024**3 / cpu_seconds(lambda: square @ square, 0.5)
-rate = results["12 species outer average"]["ours"]
-print(f"{flops / 1e3:.0f} kflop a site: {100 * rate * flops / dgemm:.0f} % of dgemm's {dgemm / 1e9:.0f} GF/s")
+    by_peer = by_dscribe_dense if label != "dense, one array" else lambda: peer.create(few)
+    results[f"12 species {label}"] = compare(f"12 species, {label}", ours, by_peer, n_few, "sites")
 
 dense = soap(few_batch, species, **COMMON)
 blocks = soap(few_batch, species, sparse=True, **COMMON)

@@ -30,6 +30,8 @@ __all__ = [
 #: Smallest volume that the periodic vectors span, in units of the product of their lengths.
 FLATTEST = 1e-6
 
+_ELEMENTS = np.arange(256) > 0
+
 
 def structure_problems(batch: Batch, species: Iterable[int | str] | None = None) -> dict[int, str]:
     """Return what makes structures unfit for any kernel, by number in the batch.
@@ -84,13 +86,18 @@ def structure_problems(batch: Batch, species: Iterable[int | str] | None = None)
     return dict(sorted(problems.items()))
 
 
-def check_batch(batch: Batch, species: Iterable[int | str] | None = None) -> None:
-    """Raise :class:`KernelInputError` for the first unfit structure (see :func:`structure_problems`)."""
-    known = np.ones(256, dtype=np.bool_)
-    known[0] = False
-    if species is not None:
-        known[:] = False
-        known[check_species(species)] = True
+def check_batch(
+    batch: Batch, species: Iterable[int | str] | None = None, known: np.ndarray | None = None
+) -> None:
+    """Raise :class:`KernelInputError` for the first unfit structure (see :func:`structure_problems`).
+
+    ``known`` tells for each atomic number whether it is in ``species``, bool[256], if the caller has that.
+    """
+    if known is None:
+        known = _ELEMENTS
+        if species is not None:
+            known = np.zeros(256, dtype=np.bool_)
+            known[check_species(species)] = True
     if _all_fit(batch.numbers, batch.positions, batch.cell, batch.pbc, batch.ptr, known):
         return
     problems = structure_problems(batch, species)
@@ -193,6 +200,8 @@ def species_index(batch: Batch, species: np.ndarray) -> np.ndarray:
 def check_positive(**values: float) -> None:
     """Raise if a named parameter is no finite number above zero, as in ``check_positive(r_cut=r_cut)``."""
     for name, value in values.items():
+        if type(value) is float and 0.0 < value < np.inf:
+            continue
         if isinstance(value, bool) or not isinstance(value, Real) or not (0 < float(value) < np.inf):
             raise KernelInputError(f"{name} must be a finite number above 0, not {value!r}")
 
@@ -200,6 +209,8 @@ def check_positive(**values: float) -> None:
 def check_integer(low: int, high: int, **values: int) -> None:
     """Raise if a named parameter is no integer in [low, high]."""
     for name, value in values.items():
+        if type(value) is int and low <= value <= high:
+            continue
         if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
             raise KernelInputError(f"{name} must be an integer from {low} to {high}, not {value!r}")
 

@@ -153,24 +153,24 @@ def neighbor_list(
             return on_device(batch, r_cut)
     if check:
         check_batch(batch)
-    first, last = (0, int(batch.ptr[-1])) if sites is None else sites
-    structures = slice(
-        int(np.searchsorted(batch.ptr, first, side="right")) - 1,
-        int(np.searchsorted(batch.ptr, last, side="left")),
-    )
-    begin, end = structures.start, max(structures.start, structures.stop)
-    guess = np.empty(end - begin)
-    _expected(batch.cell[begin:end], batch.pbc[begin:end], batch.ptr[begin : end + 1], float(r_cut), guess)
-    share = (last - first) / max(1, int(batch.ptr[end]) - int(batch.ptr[begin]))
-    if not share * guess.sum() < _MOST_PAIRS:
-        index = begin + int(np.argmax(guess / np.diff(batch.ptr[begin : end + 1])))
+    if sites is None:
+        first, last, begin, end = 0, int(batch.ptr[-1]), 0, len(batch)
+    else:
+        first, last = sites
+        begin = int(batch.ptr.searchsorted(first, side="right")) - 1
+        end = max(begin, int(batch.ptr.searchsorted(last, side="left")))
+    total, index = _expected_sum(batch.cell, batch.pbc, batch.ptr, float(r_cut), begin, end)
+    if sites is not None:
+        total *= (last - first) / max(1, int(batch.ptr[end]) - int(batch.ptr[begin]))
+    if not total < _MOST_PAIRS:
         raise KernelInputError(
-            f"within {r_cut:g} Å there are about {share * guess.sum():.1e} pairs (at most {_MOST_PAIRS:.0e} are "
+            f"within {r_cut:g} Å there are about {total:.1e} pairs (at most {_MOST_PAIRS:.0e} are "
             "possible); give a smaller cutoff",
             index,
         )
-    room = int(1.05 * share * guess.sum()) + 4 * (last - first) + 1024
-    ptr = np.zeros(int(batch.ptr[-1]) + 1 if sites is None else last + 1, dtype=np.int64)
+    room = int(1.05 * total) + 4 * (last - first) + 1024
+    ptr = np.empty(last + 1, dtype=np.int64)
+    ptr[first] = 0
     arrays: list[Any] = [
         np.empty(room, np.int32),
         np.empty((room, 3), np.int32),
@@ -198,9 +198,10 @@ def neighbor_list(
         room = max(int(1.2 * n_pairs * (last - first) / max(1, site - first)), 2 * room)
         for array in arrays:
             array.resize((room, *array.shape[1:]), refcheck=False)
-    for array in arrays:
-        array.resize((n_pairs, *array.shape[1:]), refcheck=False)
-    j, shift, distance, vector = arrays
+    if room > 1.5 * n_pairs + 4096:  # else the little that is too much is left where it is
+        for array in arrays:
+            array.resize((n_pairs, *array.shape[1:]), refcheck=False)
+    j, shift, distance, vector = (array[:n_pairs] for array in arrays)
     return NeighborList(ptr[first:], j, shift, distance, vector, float(r_cut), full, first)
 
 
@@ -230,18 +231,45 @@ def expected_pairs(batch: Batch, r_cut: float) -> np.ndarray:
 def _expected(cell: np.ndarray, pbc: np.ndarray, ptr: np.ndarray, r_cut: float, out: np.ndarray) -> None:
     """OUTPUT: out f8[N]."""
     frame, tri, axes = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros(3, np.int64)
-    sphere = 4.0 / 3.0 * np.pi * r_cut**3
     for i in range(out.shape[0]):
+        out[i] = _expected_one(cell[i], pbc[i], float(ptr[i + 1] - ptr[i]), r_cut, axes, frame, tri)
+
+
+@njit(cache=True, nogil=True)
+def _expected_sum(
+    cell: np.ndarray, pbc: np.ndarray, ptr: np.ndarray, r_cut: float, begin: int, end: int
+) -> tuple[float, int]:
+    """Expected pairs of the structures ``begin:end``, and the one with the most for each of its sites."""
+    frame, tri, axes = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros(3, np.int64)
+    total, most, index = 0.0, -1.0, begin
+    for i in range(begin, end):
         n = float(ptr[i + 1] - ptr[i])
-        n_periodic = turn_cell(cell[i], pbc[i], axes, frame, tri)
-        if n_periodic == 3:
-            out[i] = n + n * n * sphere / (tri[0, 0] * tri[1, 1] * tri[2, 2])
-            continue
-        # Open directions: a dense solid, and no more than the atoms there are with their images.
-        images = 1.0
-        for k in range(n_periodic):
-            images *= 1.0 + 2.0 * r_cut / tri[k, k]
-        out[i] = n + n * min(n * images, 0.2 * sphere)
+        pairs = _expected_one(cell[i], pbc[i], n, r_cut, axes, frame, tri)
+        total += pairs
+        if pairs > most * n:
+            most, index = pairs / max(n, 1.0), i
+    return total, index
+
+
+@njit(cache=True, nogil=True)
+def _expected_one(
+    cell: np.ndarray,
+    pbc: np.ndarray,
+    n: float,
+    r_cut: float,
+    axes: np.ndarray,
+    frame: np.ndarray,
+    tri: np.ndarray,
+) -> float:
+    sphere = 4.0 / 3.0 * np.pi * r_cut**3
+    n_periodic = turn_cell(cell, pbc, axes, frame, tri)
+    if n_periodic == 3:
+        return n + n * n * sphere / (tri[0, 0] * tri[1, 1] * tri[2, 2])
+    # Open directions: a dense solid, and no more than the atoms there are with their images.
+    images = 1.0
+    for k in range(n_periodic):
+        images *= 1.0 + 2.0 * r_cut / tri[k, k]
+    return n + n * min(n * images, 0.2 * sphere)
 
 
 def site_chunks(batch: Batch, r_cut: float, max_pairs: int) -> Iterator[tuple[int, int]]:

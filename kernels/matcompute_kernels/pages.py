@@ -11,7 +11,8 @@ import numpy as np
 __all__ = ["lazy_zeros"]
 
 #: Smaller arrays are better off in memory that the process has already: a new page costs more than clearing an old one.
-_LEAST = 1 << 28
+#: For larger ones the C library always asks the system for new pages (glibc: M_MMAP_THRESHOLD is 32 MiB at most).
+_LEAST = 1 << 25
 
 
 def lazy_zeros(shape: tuple[int, ...], dtype: np.dtype, fill: Callable[[], float]) -> np.ndarray:

@@ -484,3 +484,21 @@ def test_bad_parameters(change, match):
     with pytest.raises(KernelInputError, match=match) as caught:
         soap(bulk("NaCl", "rocksalt", a=5.64), **options)
     assert caught.value.index is None
+
+
+def test_parameters_that_equal_good_ones_are_still_checked():
+    """Parameters of an earlier call are known again, but 4.0 == 4 and True == 1."""
+    atoms = Atoms("HHe", positions=[[0, 0, 0], [0, 0, 1.5]])
+    good = {"species": [1, 2], "r_cut": 3.0, "n_max": 4, "l_max": 1, "sigma": 1.0}
+    expected = soap(atoms, **good)
+    equal = {"species": np.array([1, 2]), "r_cut": 3, "n_max": np.int32(4), "sigma": np.float32(1.0)}
+    for name, value in equal.items():
+        assert (soap(atoms, **{**good, name: value}) == expected).all()
+    assert (soap(atoms, **{**good, "species": iter(["He", "H"])}) == expected).all()
+    for name, value in {"species": [1.0, 2], "n_max": 4.0, "l_max": True, "sigma": True}.items():
+        with pytest.raises(KernelInputError):
+            soap(atoms, **{**good, name: value})
+    groups = {"mode": "groups", "groups": [["H"], ["He"]]}  # cannot be a key
+    assert soap(atoms, compression=groups, **good).shape == soap(atoms, compression=groups, **good).shape
+    with pytest.raises(KernelInputError, match="r_cut"):
+        soap(atoms, **{**good, "r_cut": np.nan})

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matcompute_kernels.batch import Batch, as_batch
-from matcompute_kernels.checks import check_batch, check_dtype, check_integer, check_positive
+from matcompute_kernels.checks import check_batch, check_dtype, check_integer
 from matcompute_kernels.descriptors.soap_layout import BlockSparse
-from matcompute_kernels.descriptors.soap_model import CONVENTIONS, Model, checked_layout, density, run_tasks
-from matcompute_kernels.descriptors.soap_radial import reach
+from matcompute_kernels.descriptors.soap_model import (
+    CONVENTIONS,
+    Model,
+    checked_layout,
+    checked_setting,
+    density,
+    run_tasks,
+)
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList, check_neighbors, site_chunks
 from matcompute_kernels.pages import lazy_zeros
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
-__all__ = ["CONVENTIONS", "Model", "checked_layout", "density", "labels", "soap"]
+__all__ = ["CONVENTIONS", "checked_layout", "labels", "soap"]
 
 #: Pairs of a chunk, at 56 bytes each; up to ten times as many where one structure is large (see ``site_chunks``).
 _CHUNK_PAIRS = 120_000
@@ -117,35 +123,37 @@ def soap(
     """
     batch = as_batch(batch)
     dtype = check_dtype(dtype)
-    layout = checked_layout(species, n_max, l_max, convention, compression)
-    check_positive(r_cut=r_cut, sigma=sigma)
+    setting = checked_setting(species, r_cut, n_max, l_max, sigma, convention, compression)
+    layout = setting.layout
     if average not in ("off", "inner", "outer"):
         raise KernelInputError(f"average must be off, inner or outer, not {average!r}")
     check_integer(1, 1024, threads=threads)
-    from matcompute_kernels.cuda.backend import on_gpu
+    if backend != "numba":
+        from matcompute_kernels.cuda.backend import on_gpu
 
-    if on_gpu(
-        backend,
-        compression=compression is not None,
-        weighting=weighting is not None,
-        smoothing=smoothing is not None,
-        scaling=scaling is not None,
-        neighbors=neighbors is not None,
-        species=backend != "numba" and not _fits(batch, n_max, l_max, dtype),
-    ):
-        from matcompute_kernels.cuda.power_spectrum import soap as on_device
+        if on_gpu(
+            backend,
+            compression=compression is not None,
+            weighting=weighting is not None,
+            smoothing=smoothing is not None,
+            scaling=scaling is not None,
+            neighbors=neighbors is not None,
+            species=not _fits(batch, n_max, l_max, dtype),
+        ):
+            from matcompute_kernels.cuda.power_spectrum import soap as on_device
 
-        names = layout.species.tolist()
-        return on_device(
-            batch, names, r_cut, n_max, l_max, sigma, convention, average, sparse, dtype=dtype, backend="cuda"
-        )
-    check_batch(batch, layout.species.tolist())
-    kind, parameters, centre_weight = density(r_cut, weighting, smoothing, scaling)
-    far = reach(convention, r_cut, sigma)
+            names = layout.species.tolist()
+            return on_device(
+                *(batch, names, r_cut, n_max, l_max, sigma, convention, average, sparse),
+                dtype=dtype,
+                backend="cuda",
+            )
+    check_batch(batch, layout.species, layout.known)
+    model = Model(batch, setting, density(r_cut, weighting, smoothing, scaling))
+    far = model.far
     check_neighbors(neighbors, batch, far)
     if neighbors is not None:
         neighbors = neighbors.within(far)
-    model = Model(batch, layout, convention, float(r_cut), float(sigma), kind, parameters, centre_weight)
     tasks = _tasks(batch, far)
     rows = len(batch.numbers) if average == "off" else len(batch)
     if sparse and average == "off":
@@ -213,6 +221,6 @@ def _tasks(batch: Batch, far: float) -> list[list[tuple[int, int]]]:
         if first == edge or not tasks:
             tasks.append([])
         tasks[-1].append((first, last))
-        inside = np.searchsorted(batch.ptr, last)
+        inside = batch.ptr.searchsorted(last)
         edge = last if batch.ptr[inside] == last else -1
     return tasks

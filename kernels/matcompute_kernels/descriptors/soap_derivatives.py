@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matcompute_kernels.batch import Batch, as_batch
-from matcompute_kernels.checks import check_batch, check_positive
+from matcompute_kernels.checks import check_batch
 from matcompute_kernels.descriptors.derivatives import KINDS, Derivatives, check_wrt
 from matcompute_kernels.descriptors.soap_gradient import derivative_rows, neighbor_sites
-from matcompute_kernels.descriptors.soap_model import Model, checked_layout, density
-from matcompute_kernels.descriptors.soap_radial import reach
+from matcompute_kernels.descriptors.soap_model import Model, checked_setting, density
 from matcompute_kernels.neighbors import site_chunks
 from matcompute_kernels.vec8 import aligned_zeros
 
@@ -66,13 +65,12 @@ def soap_derivatives(
     """
     batch = as_batch(batch)
     wanted = check_wrt(wrt)
-    layout = checked_layout(species, n_max, l_max, convention, compression)
-    check_positive(r_cut=r_cut, sigma=sigma)
-    check_batch(batch, layout.species.tolist())
-    kind, parameters, centre_weight = density(r_cut, weighting, smoothing, scaling)
-    model = Model(batch, layout, convention, float(r_cut), float(sigma), kind, parameters, centre_weight)
+    setting = checked_setting(species, r_cut, n_max, l_max, sigma, convention, compression)
+    layout = setting.layout
+    check_batch(batch, layout.species, layout.known)
+    model = Model(batch, setting, density(r_cut, weighting, smoothing, scaling))
     n_sites, n_features = len(batch.numbers), layout.n_features
-    chunks = list(site_chunks(batch, reach(convention, r_cut, sigma), _CHUNK_PAIRS))
+    chunks = list(site_chunks(batch, model.far, _CHUNK_PAIRS))
     ptr, sites, lists = np.zeros(n_sites + 1, np.int64), [], []
     seen = np.empty(n_sites, np.int64)
     for first, last in chunks:

@@ -53,10 +53,17 @@ class SoapLayout:
     n_max: int
     l_max: int
 
-    @property
+    @cached_property
     def n_features(self) -> int:
         """Number of columns."""
         return int(self.offset[-1])
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """Whether an atomic number is in species, bool[256]."""
+        known = np.zeros(256, dtype=np.bool_)
+        known[self.species] = True
+        return known
 
     @cached_property
     def by_number(self) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -32,12 +33,38 @@ from matcompute_kernels.harmonics import recurrence
 from matcompute_kernels.neighbors import NeighborList, neighbor_list
 from matcompute_kernels.vec8 import aligned_zeros
 
-__all__ = ["CONVENTIONS", "Model", "checked_layout", "density", "run_tasks"]
+__all__ = ["CONVENTIONS", "Model", "Setting", "checked_layout", "checked_setting", "density", "run_tasks"]
 
 CONVENTIONS = ("dscribe-gto", "featomic-gto", "polynomial")
 
+_NO_PARAMETERS = np.zeros(5)
 #: Bytes of work space that a thread keeps from call to call.
 _MOST_KEPT = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What does not depend on the structures of a call: checked parameters and columns.
+
+    Attributes
+    ----------
+    layout
+        Columns.
+    table
+        Arguments of :func:`radial_table` (which keeps fewer tables than there are settings kept).
+    far
+        Distance in Å up to which neighbours count.
+    l_scale
+        Factor of each l, f8[l_max + 1].
+    cross
+        Factor of blocks of two different channels.
+    """
+
+    layout: SoapLayout
+    table: tuple[str, float, int, int, float]
+    far: float
+    l_scale: np.ndarray
+    cross: float
 
 
 def checked_layout(species: Any, n_max: int, l_max: int, convention: str, compression: Any) -> SoapLayout:
@@ -47,16 +74,41 @@ def checked_layout(species: Any, n_max: int, l_max: int, convention: str, compre
     check_integer(1, 64, n_max=n_max)
     check_integer(0, 20, l_max=l_max)
     numbers = tuple(check_species(species).tolist())
-    if compression is None or isinstance(compression, str):
-        return _kept_layout(numbers, int(n_max), int(l_max), convention, compression)
     return soap_layout(numbers, int(n_max), int(l_max), convention, compression)
 
 
-@lru_cache(maxsize=256)
-def _kept_layout(
-    numbers: tuple[int, ...], n_max: int, l_max: int, convention: str, compression: str | None
-) -> SoapLayout:
-    return soap_layout(numbers, n_max, l_max, convention, compression)
+def checked_setting(
+    species: Any, r_cut: float, n_max: int, l_max: int, sigma: float, convention: str, compression: Any
+) -> Setting:
+    """Check the parameters of a call; what was found is kept for calls with the same ones."""
+    rest = r_cut, n_max, l_max, sigma, convention, compression
+    try:
+        items = species if isinstance(species, str) else tuple(species)
+    except TypeError:
+        return _setting(species, *rest)
+    try:
+        return _kept_setting(items, tuple(map(type, items)), *rest)
+    except TypeError:  # something that cannot be hashed, such as the mapping of a compression
+        return _setting(items, *rest)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _kept_setting(species: Any, _kinds: tuple[type, ...], *rest: Any) -> Setting:
+    return _setting(species, *rest)
+
+
+def _setting(
+    species: Any, r_cut: float, n_max: int, l_max: int, sigma: float, convention: str, compression: Any
+) -> Setting:
+    layout = checked_layout(species, n_max, l_max, convention, compression)
+    check_positive(r_cut=r_cut, sigma=sigma)
+    order = np.arange(layout.l_max + 1)
+    if convention == "featomic-gto":
+        l_scale, cross = (-1.0) ** order / np.sqrt(2 * order + 1), np.sqrt(2.0)
+    else:
+        l_scale, cross = np.pi * np.sqrt(8.0 / (2 * order + 1)), 1.0
+    table = convention, float(r_cut), layout.n_max, layout.l_max, float(sigma)
+    return Setting(layout, table, reach(convention, float(r_cut), float(sigma)), l_scale, cross)
 
 
 def density(
@@ -88,7 +140,7 @@ def density(
             values = [float(weighting[key]) for key in needed[function]]
             return {"poly": 2, "pow": 3, "exp": 4}[function], np.array(values + [0.0] * 5)[:5], centre_weight
     if smoothing is None and scaling is None:
-        return 0, np.zeros(5), centre_weight
+        return 0, _NO_PARAMETERS, centre_weight
     parameters = np.array([float(r_cut), 0.0, 0.0, 1.0, 1.0])
     if smoothing is not None:
         check_positive(smoothing=smoothing)
@@ -102,65 +154,39 @@ def density(
     return 1, parameters, centre_weight
 
 
-@lru_cache(maxsize=16)
-def _shared(convention: str, r_cut: float, n_max: int, l_max: int, sigma: float) -> tuple[Any, ...]:
-    """Reach, padded number of radial functions, and what the kernels take of all calls with these parameters."""
-    table = radial_table(convention, r_cut, n_max, l_max, sigma)
-    order = np.arange(l_max + 1)
-    if convention == "featomic-gto":
-        l_scale, cross = (-1.0) ** order / np.sqrt(2 * order + 1), np.sqrt(2.0)
-    else:
-        l_scale, cross = np.pi * np.sqrt(8.0 / (2 * order + 1)), 1.0
-    return (
-        reach(convention, r_cut, sigma),
-        table.pieces.shape[2] * 8,
-        table.pieces,
-        table.scale,
-        table.centre,
-        recurrence(l_max),
-        l_scale,
-        cross,
-    )
-
-
 _thread = threading.local()
 
 
 def _kept(name: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, ...]:
     """Work space of this thread; small ones are kept for its next call, which often has the same shapes."""
-    there = getattr(_thread, name, None)
-    if there is None or tuple(a.shape for a in there) != shapes:
+    kept, there = getattr(_thread, name, (None, ()))
+    if kept != shapes:
         there = tuple(aligned_zeros(shape) for shape in shapes)
         if sum(a.nbytes for a in there) < _MOST_KEPT:
-            setattr(_thread, name, there)
+            setattr(_thread, name, (shapes, there))
     return there
 
 
 class Model:
     """Arrays that every chunk of one call needs, and the calls of the kernels with them."""
 
-    def __init__(
-        self,
-        batch: Batch,
-        layout: SoapLayout,
-        convention: str,
-        r_cut: float,
-        sigma: float,
-        kind: int,
-        parameters: np.ndarray,
-        centre_weight: float,
-    ) -> None:
-        self.batch, self.layout = batch, layout
-        self.far, self.wide, *shared = _shared(convention, r_cut, layout.n_max, layout.l_max, sigma)
+    def __init__(self, batch: Batch, setting: Setting, weights: tuple[int, np.ndarray, float]) -> None:
+        self.batch, self.far = batch, setting.far
+        self.layout = layout = setting.layout
+        table = radial_table(*setting.table)
         channel, weight = layout.by_number
         self.channel = channel[batch.numbers]
+        self.wide = table.pieces.shape[2] * 8
         self.common = (
             self.channel,
             weight[batch.numbers],
-            kind,
-            parameters,
-            centre_weight,
-            *shared,
+            *weights,
+            table.pieces,
+            table.scale,
+            table.centre,
+            recurrence(layout.l_max),
+            setting.l_scale,
+            setting.cross,
             layout.n_max,
             layout.lookup,
             layout.triangle,
@@ -193,7 +219,8 @@ class Model:
 
     def ordered(self, pairs: NeighborList) -> tuple[np.ndarray, ...]:
         """Room for the neighbours of one site, in the order of their channels."""
-        room = (int(pairs.counts.max(initial=0)) // 64 + 2) * 64
+        most = int((pairs.ptr[1:] - pairs.ptr[:-1]).max(initial=0))
+        room = (most // 64 + 2) * 64
         return _kept("ordered", ((4, room), (room,)))
 
     def site_rows(

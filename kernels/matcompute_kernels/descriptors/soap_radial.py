@@ -59,7 +59,7 @@ def reach(convention: str, r_cut: float, sigma: float) -> float:
     """Distance in Å up to which neighbours count: dscribe adds σ·√(-2 ln 10⁻³) to r_cut, featomic nothing."""
     if convention == "featomic-gto":
         return r_cut
-    return r_cut + sigma * np.sqrt(-2.0 * np.log(_THRESHOLD))
+    return float(r_cut + sigma * np.sqrt(-2.0 * np.log(_THRESHOLD)))
 
 
 @lru_cache(maxsize=16)
