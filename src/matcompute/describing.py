@@ -64,6 +64,7 @@ def describe_files(
     processes: int | None = None,
     chunk: int = _CHUNK,
     overwrite: bool = False,
+    cluster: Any = None,
 ) -> Description | None:
     """Describe the structures of files and store the rows in a dataset.
 
@@ -90,6 +91,8 @@ def describe_files(
         Structures of a chunk.
     overwrite
         Replace a descriptor of this name, or an output file with other structures.
+    cluster
+        For ``dask``: a client, cluster or scheduler whose workers see the same files; by default one is started here.
 
     Returns
     -------
@@ -112,7 +115,8 @@ def describe_files(
             in_place,
             driver,
             processes,
-            {"name": name, "size": chunk, "overwrite": overwrite},
+            {"name": name, "size": chunk, "overwrite": overwrite}
+            | ({} if cluster is None else {"cluster": cluster}),
         )
     except TaskFileError as error:  # its exit status is the node program's
         raise InputError(error.message, hint=error.hint) from error

@@ -19,9 +19,23 @@ from matcompute.campaign.explain import explain_campaign
 from matcompute.campaign.model import Campaign
 from matcompute.campaign.placement import Situation
 from matcompute.campaign.state import State
-from matcompute.campaign.state.batches import BatchRow, batches_of, create_batches, set_batch
+from matcompute.campaign.state.batches import (
+    BatchRow,
+    batches_of,
+    create_batches,
+    reroute_batch,
+    set_batch,
+)
 from matcompute.campaign.state.campaigns import CampaignRow, by_id, register, set_campaign, stages_of
-from matcompute.campaign.state.centres import CentreRow, add_block, centre_rows, note_submission
+from matcompute.campaign.state.centres import (
+    CentreRow,
+    add_block,
+    begun_at,
+    centre_rows,
+    end_submission,
+    note_submission,
+    set_centre,
+)
 from matcompute.campaign.state.flow import add_materials, ready_rows, seed
 from matcompute.campaign.state.notices import notices
 from matcompute.campaign.state.usage import note_job
@@ -282,6 +296,26 @@ def test_what_is_taken_back(state_of: str, job: JobLook, goes: bool) -> None:
     assert bool(found) == goes
     assert to_take_back([batch()], {1: job}, rows, lambda _: False) == []
     assert to_take_back([batch(attempts=MOST_REROUTED)], {1: job}, rows, lambda _: True) == []
+
+
+def test_what_had_begun_goes_on_where_it_has_begun(state: State) -> None:
+    """It was taken back a moment too late: its checkpoint is there, and so it goes nowhere else."""
+    row, a, b = make(state, n=2), centre("a", window=1), centre("b", window=1)
+    first = turn(state, row, a, b)
+    submit(state, first)
+    taken = next(place for place in first.places if place.centre == "a")
+    with state.write() as connection:
+        found = next(item for item in batches_of(connection, row.id) if item.id == taken.batch.id)
+        end_submission(connection, found.id, "rerouting", "draining")
+        reroute_batch(connection, found, begun=True)
+        assert begun_at(connection, [found.id]) == {found.id: "a"}
+    assert counts(turn(state, row, a, centre("c", window=9))) == {"a": 1}
+    assert counts(turn(state, row, b, centre("c", window=9))) == {"c": 1}, "its centre is not there any more"
+    with state.write() as connection:
+        set_centre(connection, "a", state="draining", reason="maintenance")
+    waiting = turn(state, row, a, centre("c", window=9))
+    assert counts(waiting) == {}
+    assert [item.kind for item in waiting.stuck] == ["waits"]
 
 
 def test_a_centre_is_judged_by_its_own_partitions() -> None:

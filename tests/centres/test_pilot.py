@@ -41,12 +41,39 @@ def test_the_job_script_of_a_pilot(name: str) -> None:
     keywords.pop("interface", None)  # this machine has no ib0
     lines = job("tcp://10.0.0.1:8786", name="w", **keywords).job_script().splitlines()
     assert EXPECTED[name] <= set(lines)
+    assert not [line for line in lines[1:] if line.startswith("#") and line.endswith((" ", "-l"))], (
+        "an option without a value"
+    )
     node = centre.code()
     assert node is not None
     python = node.executable.replace("matcompute-node", "python")
     assert f"{python} -m distributed.cli.dask_worker" in "\n".join(lines)
     if node.container is not None:
         assert "apptainer exec --bind $PWD:$PWD --pwd $PWD /lustre/steel/images/matcompute.sif" in lines[-1]
+
+
+def test_without_a_consumable_grid_engine_is_not_asked_for_memory() -> None:
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    centre = load("sge")
+    centre = centre.model_copy(
+        update={"scheduler": centre.scheduler.model_copy(update={"memory_resource": None})}
+    )
+    lines = (
+        jobqueue.SGECluster.job_cls("tcp://10.0.0.1:8786", name="w", **dask_keywords(centre))
+        .job_script()
+        .splitlines()
+    )
+    assert [line for line in lines if line.startswith("#$ -l")] == ["#$ -l h_rt=48:00:00"]
+
+
+def test_a_pilot_needs_memory() -> None:
+    centre = load("slurm-cpu")
+    small = centre.model_copy(
+        update={"pilot": centre.pilot.model_copy(update={"memory_gb": 1.0, "processes": 2})}
+    )
+    with pytest.raises(CentreError, match=r"1 GB for 2 processes, each needs 0.75 GB") as caught:
+        dask_keywords(small)
+    assert "pilot.memory_gb to 1.5" in str(caught.value.hint)
 
 
 def test_a_machine_without_a_scheduler_has_no_pilots() -> None:

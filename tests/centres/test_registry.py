@@ -46,7 +46,7 @@ def test_what_aiida_gets(workspace: Workspace, gpu_file: Callable[..., Path]) ->
     assert (found.partition, found.account, found.slots) == ("gpu-debug", "materials", None)
     computer = found.computer
     assert computer.label == "one"
-    assert (computer.transport_type, computer.scheduler_type) == ("core.ssh_async", "core.slurm")
+    assert (computer.transport_type, computer.scheduler_type) == ("core.ssh_async", "matcompute.slurm")
     assert computer.get_workdir() == "/lustre/materials/ada/matcompute"
     assert computer.get_mpirun_command() == ["srun", "-n", "{tot_num_mpiprocs}"]
     assert "module load cuda/12.4" in computer.get_prepend_text()

@@ -219,6 +219,14 @@ def test_wrong_settings(crystals: list[Atoms]) -> None:
     assert error.exit_code == 2
 
 
+def test_pilots_need_a_centre_with_a_scheduler(crystals: list[Atoms]) -> None:
+    ready = Path(__file__).parents[2] / "cluster_configs"
+    magpie = ["crystals.extxyz", "--descriptor", "magpie", "--pilots"]
+    assert "leave --driver out" in fails(*magpie, str(ready / "workstation.yaml"), "--driver", "mpi")
+    assert "has no scheduler; pilots are jobs" in fails(*magpie, str(ready / "workstation.yaml"))
+    assert "no value for project, user" in fails(*magpie, str(ready / "slurm-cpu.yaml"))
+
+
 def test_files_and_settings_are_told_apart() -> None:
     Path("a=b.cif").touch()
     assert split_arguments(["a=b.cif", "r_cut=5", "x.cif"]) == ([Path("a=b.cif"), Path("x.cif")], ["r_cut=5"])

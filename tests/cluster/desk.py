@@ -39,13 +39,13 @@ stages:
 """
 
 
-def write_structures(path: Path, count: int, seed: int = 5) -> Path:
-    """Write rattled fcc alloys that take about a tenth of a second each."""
+def write_structures(path: Path, count: int, seed: int = 5, *, small: bool = False) -> Path:
+    """Write rattled fcc alloys that take about a tenth of a second each, small ones a few hundredths."""
     rng = np.random.default_rng(seed)
     frames = []
     for number in range(count):
         pair = [("Cu", "Au"), ("Ag", "Au"), ("Ag", "Cu")][number % 3]
-        atoms = bulk("Cu", "fcc", a=3.95, cubic=True).repeat(2)
+        atoms = bulk("Cu", "fcc", a=3.95, cubic=True).repeat(1 if small else 2)
         atoms.symbols = rng.choice(pair, size=len(atoms))
         atoms.positions += rng.normal(scale=0.08, size=atoms.positions.shape)
         frames.append(atoms)
@@ -102,6 +102,13 @@ class Desk:
         """Register a centre."""
         self.matcompute("centre", "register", site.profile(self.folder, **overrides))
 
+    def only(self, site: Site, **overrides: Any) -> None:
+        """Register a centre and forget all others."""
+        for path in (self.root / "centres").glob("*.yaml"):
+            if path.stem not in (site.name, f"{site.name}.values"):
+                self.matcompute("centre", "remove", path.stem, "--yes")
+        self.register(site, **overrides)
+
     def campaign(
         self, name: str, structures: Path, *, size: int, grade: str = "general", more: str = ""
     ) -> Path:
@@ -132,6 +139,15 @@ class Desk:
         """Return a campaign's state."""
         found = self.query("SELECT state FROM campaign WHERE name = ?", name)
         return found[0][0] if found else ""
+
+    def processes(self, name: str) -> list[str]:
+        """Return the AiiDA processes of a campaign's batches."""
+        rows = self.query(
+            "SELECT b.process_uuid FROM batch b JOIN campaign c ON c.id = b.campaign_id "
+            "WHERE c.name = ? AND b.process_uuid IS NOT NULL ORDER BY b.id",
+            name,
+        )
+        return [row[0] for row in rows]
 
     def centres_used(self, name: str) -> Counter[str]:
         """Count the submissions of a campaign by centre."""

@@ -326,6 +326,39 @@ def test_dask_worker_dies(file: Path, tmp_path: Path) -> None:
     merge_chunks(sink, tmp_path / "out.npy")
 
 
+@pytest.mark.parametrize(
+    ("lost", "says"), [(True, "there is none"), (False, r"1 paused\); a paused one is short")]
+)
+def test_dask_without_a_worker_that_works(file: Path, tmp_path: Path, lost: bool, says: str) -> None:
+    """A paused worker takes no tasks, and of pilots that are taken away none comes back: no reason to wait for ever."""
+    distributed = pytest.importorskip("distributed")
+
+    def pause(dask_worker: Any) -> None:
+        dask_worker.memory_manager.memory_pause_fraction = False  # it would see that there is memory
+        dask_worker.status = distributed.Status.paused
+
+    def slow(batch: Batch) -> np.ndarray:
+        time.sleep(0.2)
+        return np.zeros((len(batch), 1))
+
+    slow.__module__ = "__main__"  # pickled by value, as a function of a script
+    job = Job(slow, ArraySource(file, size=4), NpyDirectorySink(tmp_path / "out"))
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as made,
+        distributed.Client(made) as client,
+    ):
+
+        def progress(done: int, _all: int) -> None:
+            if done == 4 and lost:  # with results that nobody has fetched yet
+                time.sleep(0.5)
+                made.scale(0)
+            elif done == 4:
+                client.run(pause)
+
+        with pytest.raises(DriverError, match=says):
+            run(job, "dask", cluster=client, patience_s=1.0, progress=progress)
+
+
 SCRIPT = r"""
 import os, sys, time
 from matcompute_kernels import coulomb_matrix

@@ -187,6 +187,16 @@ def test_second_copy_waits_and_finds_everything_done(make_job: MakeJob, make_all
     assert (job.summary["n_computed"], job.summary["n_reused"]) == (0, 8)
 
 
+def test_a_job_that_was_taken_back_computes_nothing(make_job: MakeJob, make_alloys: MakeAlloys) -> None:
+    """Its structures may be computed elsewhere; a scheduler may start it all the same."""
+    job = make_job(structures=make_alloys(2))
+    (job.folder / "withdrawn").touch()
+    stopped = job.run()
+    assert stopped.returncode == 75
+    assert "taken back" in job.summary["message"]
+    assert not (job.folder / "checkpoint").exists()
+
+
 def test_slots_are_shared_between_jobs(make_job: MakeJob, make_alloys: MakeAlloys) -> None:
     job = make_job("a", structures=make_alloys(3), task="static", calculator="slow", slots="../slots")
     other = make_job(

@@ -9,7 +9,7 @@ from matcompute_workflows.shard import ShardData
 
 if TYPE_CHECKING:
     from aiida.engine import ProcessBuilder
-    from aiida.orm import SinglefileData
+    from aiida.orm import RemoteData, SinglefileData
 
     from matcompute.centres import RegisteredCentre
 
@@ -24,6 +24,7 @@ def build_batch(
     label: str,
     resources: Mapping[str, Any] | None = None,
     model: SinglefileData | None = None,
+    parent: RemoteData | None = None,
     description: str = "",
     max_iterations: int | None = None,
     clean_workdir: bool = False,
@@ -46,6 +47,8 @@ def build_batch(
         with a scheduler ``partition``, ``account``, ``extra_directives`` (lines of the job script); each optional.
     model
         Weights in place of those that the calculator's package ships.
+    parent
+        Folder of a job at the same centre whose checkpoint is taken over.
     max_iterations
         Jobs that may follow one another before the batch is given up.
     clean_workdir
@@ -79,6 +82,8 @@ def build_batch(
     builder.batch.task = Dict(dict(task))
     if model is not None:
         builder.batch.model = model
+    if parent is not None:
+        builder.batch.parent_folder = parent
     options = builder.batch.metadata.options
     ranks = int(wanted["ranks"] or 0)
     options.ranks = ranks

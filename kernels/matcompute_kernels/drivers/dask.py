@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import pickle
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -32,6 +34,8 @@ __all__ = ["run_dask"]
 
 #: A job larger than this when pickled is sent to each worker once, not with each task.
 _LARGE = 1 << 16
+#: Seconds without a finished chunk after which the workers are looked at.
+_LOOK_S = 5.0
 
 
 def run_dask(
@@ -41,6 +45,7 @@ def run_dask(
     workers: int | None = None,
     progress: ProgressFunction | None = None,
     stop: StopFunction | None = None,
+    patience_s: float = 300.0,
 ) -> Summary:
     """Run a job on a Dask cluster.
 
@@ -58,18 +63,20 @@ def run_dask(
         Called after every chunk with the structures done and all.
     stop
         Asked after every chunk: whether to end early.
+    patience_s
+        Longest time without a worker that works, in s: those of a batch system may come late and end early.
 
     Raises
     ------
     DriverError
-        If Dask is not installed, no scheduler answers, or a chunk cannot be computed; what is done stays done. A
-        worker's death alone is no error: Dask gives its chunk to another one.
+        If Dask is not installed, no scheduler answers, a chunk cannot be computed, or no worker is left that could;
+        what is done stays done. A worker's death alone is no error: Dask gives its chunk to another one.
     KernelInputError
         If the kernel refuses a parameter.
     """
     try:
         import cloudpickle
-        from distributed import as_completed
+        from distributed import wait
     except ImportError as error:
         raise DriverError(f"the Dask driver needs Dask: pip install dask distributed ({error})") from error
     tally = job.begin()
@@ -80,33 +87,86 @@ def run_dask(
         if len(payload) > _LARGE:
             payload = client.scatter(payload, broadcast=True, hash=False)
         todo, run = iter(tally.todo), uuid4().hex[:8]
-        flying = as_completed()
+        flying: set[Any] = set()
+        patience, look_s = _Patience(client, patience_s), min(_LOOK_S, patience_s)
 
         def fill() -> None:
             # A few chunks a thread wait at the workers; the scheduler never holds the whole job.
-            room = 3 * max(sum(client.nthreads().values()), 1) - flying.count()
+            room = 3 * max(sum(client.nthreads().values()), 1) - len(flying)
             for chunk in (chunk for _, chunk in zip(range(room), todo)):
                 key = f"matcompute-{run}-{chunk.number}"
                 flying.add(client.submit(_execute, payload, chunk, key=key, pure=False))
 
         fill()
-        pending = None
         try:
-            for pending in flying:
+            while flying:
                 try:
-                    outcome: Outcome = pending.result()
-                except KernelInputError:
-                    raise  # a parameter is wrong
-                except Exception as error:
-                    raise DriverError(f"chunk {pending.key.rpartition('-')[2]}: {error}") from error
-                job.keep(outcome)
-                tally.add(outcome, progress)
-                pending.release()
-                if stop is None or not stop():
-                    fill()
+                    ended = wait(flying, timeout=look_s, return_when="FIRST_COMPLETED").done
+                except TimeoutError:
+                    patience.look()
+                    continue
+                for future in ended:
+                    outcome = _outcome(future, look_s)
+                    if outcome is None:  # lost with its worker: it is computed again
+                        patience.look()
+                        continue
+                    patience.reset()
+                    flying.discard(future)
+                    job.keep(outcome)
+                    tally.add(outcome, progress)
+                    future.release()
+                    if stop is None or not stop():
+                        fill()
         finally:
-            client.cancel(list(flying.futures))
+            client.cancel(list(flying))
     return tally.summary()
+
+
+class _Patience:
+    """Says when nothing more can be hoped for: no worker, or only workers that do nothing."""
+
+    def __init__(self, client: Any, seconds: float) -> None:
+        self.client, self.seconds = client, seconds
+        self.reset()
+
+    def reset(self) -> None:
+        """A chunk is done, or a worker works."""
+        self.since = time.monotonic()
+
+    def look(self) -> None:
+        """Look at the workers.
+
+        Raises
+        ------
+        DriverError
+            If none has worked for too long.
+        """
+        states = Counter(self.client.run_on_scheduler(_states))
+        if states["running"]:
+            self.reset()
+        elif time.monotonic() - self.since > self.seconds:
+            told = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
+            cause = "; a paused one is short of memory and may stay so" if states["paused"] else ""
+            raise DriverError(
+                f"no Dask worker has worked for {self.seconds:.0f} s ({told or 'there is none'}){cause}"
+            )
+
+
+def _states(dask_scheduler: Any) -> list[str]:
+    return [worker.status.name for worker in dask_scheduler.workers.values()]
+
+
+def _outcome(future: Any, timeout: float) -> Outcome | None:
+    """Return the result of a chunk; None if it does not come although the chunk is done."""
+    try:
+        outcome: Outcome = future.result(timeout=timeout)
+    except KernelInputError:
+        raise  # a parameter is wrong
+    except Exception as error:
+        if isinstance(error, TimeoutError) and future.status != "error":
+            return None
+        raise DriverError(f"chunk {future.key.rpartition('-')[2]}: {error}") from error
+    return outcome
 
 
 @contextmanager

@@ -94,7 +94,7 @@ class LoginBlock(Block):
     hosts: tuple[str, ...] = Field(
         ("localhost",),
         min_length=1,
-        description="Login hosts: queries use the first that answers, jobs the first.",
+        description="Login hosts: the first that answers is used; when it fails, another one.",
     )
     port: int = Field(22, ge=1, le=65535, description="Of sshd.")
     user: str | None = Field(None, description="User name there; by default what your ssh would use.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +14,22 @@ from matcompute.centres.launch import start_lines
 from matcompute.centres.sshfiles import authentication_script, write_host
 
 if TYPE_CHECKING:
-    from aiida.orm import Computer
+    from aiida.orm import Computer, QueryBuilder
 
     from matcompute.centres.model import Centre
     from matcompute.workspace import Workspace
 
-__all__ = ["computers_of", "identity", "setup_computer"]
+__all__ = ["computers_of", "identity", "living_jobs", "setup_computer"]
 
 #: Property of a Computer that says which centre it is, and in which form.
 PROPERTY = "matcompute"
+#: AiiDA's plugins, made repeatable; see ``matcompute_workflows.schedulers``.
 SCHEDULERS = {
-    "direct": "core.direct",
-    "slurm": "core.slurm",
-    "sge": "core.sge",
-    "pbs": "core.pbspro",
-    "lsf": "core.lsf",
+    "direct": "matcompute.direct",
+    "slurm": "matcompute.slurm",
+    "sge": "matcompute.sge",
+    "pbs": "matcompute.pbs",
+    "lsf": "matcompute.lsf",
 }
 TRANSPORTS = {"local": "core.local", "ssh": "core.ssh_async"}
 #: Sessions that AiiDA may have over one shared connection; sshd allows ten, ours are among them.
@@ -58,6 +60,30 @@ def computers_of(workspace: Workspace, centre_id: str) -> list[Computer]:
         ):
             found.append(computer)
     return sorted(found, key=lambda computer: computer.pk or 0)
+
+
+def living_jobs(
+    workspace: Workspace, centre_id: str, filters: Mapping[str, Any] | None = None
+) -> QueryBuilder:
+    """Return a query for the AiiDA calculations of a centre that have not ended.
+
+    Parameters
+    ----------
+    workspace
+        Whose centre.
+    centre_id
+        Which.
+    filters
+        More conditions.
+    """
+    from aiida.orm import CalcJobNode, Computer, QueryBuilder
+
+    keys = [computer.pk for computer in computers_of(workspace, centre_id)]
+    query = QueryBuilder()
+    query.append(Computer, filters={"id": {"in": keys or [-1]}}, tag="computer")
+    alive = {"attributes.process_state": {"in": ["created", "running", "waiting"]}}
+    query.append(CalcJobNode, with_computer="computer", filters={**alive, **(filters or {})})
+    return query
 
 
 def _label(workspace: Workspace, centre_id: str) -> str:
@@ -116,7 +142,7 @@ def _create(workspace: Workspace, centre: Centre, known: list[Computer]) -> Comp
         hostname=centre.login.hosts[0] if centre.login.transport != "local" else "localhost",
         description=centre.title,
         transport_type=TRANSPORTS[centre.login.transport],
-        scheduler_type=SCHEDULERS[centre.scheduler.type],
+        scheduler_type=_scheduler_type(centre),
         workdir=_work_dir(workspace, centre),
     ).store()
 
@@ -124,6 +150,11 @@ def _create(workspace: Workspace, centre: Centre, known: list[Computer]) -> Comp
 def _work_dir(workspace: Workspace, centre: Centre) -> str:
     # {username} is AiiDA's own: it asks the login host.
     return centre.storage.work_dir.replace("{workspace}", str(workspace.root))
+
+
+def _scheduler_type(centre: Centre) -> str:
+    # Nothing comes between AiiDA and a process of this machine.
+    return "core.direct" if centre.is_local else SCHEDULERS[centre.scheduler.type]
 
 
 def _update(computer: Computer, workspace: Workspace, centre: Centre) -> None:
@@ -138,6 +169,8 @@ def _update(computer: Computer, workspace: Workspace, centre: Centre) -> None:
     per_machine = None if centre.scheduler.type in ("sge", "lsf") else centre.cores_per_node
     shebang = "#!/bin/bash -l" if centre.login.use_login_shell else "#!/bin/bash"
     prepend = start_lines(centre)
+    if computer.scheduler_type != _scheduler_type(centre):  # of an earlier release
+        computer.scheduler_type = _scheduler_type(centre)
     if computer.description != centre.title:
         computer.description = centre.title
     if computer.get_workdir() != work_dir:

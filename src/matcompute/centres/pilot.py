@@ -1,4 +1,4 @@
-"""Dask pilots: worker jobs of a centre for kernel stages, by ``dask_jobqueue``."""
+"""What ``dask_jobqueue`` needs to know of a centre for Dask pilots: worker jobs for kernel stages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from matcompute.centres.durations import format_duration
 from matcompute.centres.errors import CentreError
-from matcompute.centres.launch import code_lines, directives, engine_command, quote, start_lines
+from matcompute.centres.launch import (
+    code_lines,
+    directives,
+    engine_command,
+    environment_lines,
+    quote,
+    start_lines,
+)
 
 if TYPE_CHECKING:
     from dask_jobqueue import JobQueueCluster
@@ -19,6 +26,15 @@ __all__ = ["dask_keywords", "pilot_cluster"]
 
 _CLASSES = {"slurm": "SLURMCluster", "sge": "SGECluster", "pbs": "PBSCluster", "lsf": "LSFCluster"}
 _PREFIXES = ("#SBATCH", "#$", "#PBS", "#BSUB")
+#: A worker process has the interpreter, Numba and the kernels in memory (0.3 GB), and more while it compiles them.
+LEAST_GB = 0.75
+#: Dask pauses a worker that is short of memory, for ever if what fills it is no result of a task, and nobody is told.
+#: Without, the worker is killed at its limit and what it did is tried again, three times; then an error says so.
+_MEMORY = {
+    "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "False",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL": "False",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
+}
 
 
 def dask_keywords(
@@ -38,7 +54,7 @@ def dask_keywords(
     Raises
     ------
     CentreError
-        If the centre has no scheduler, or no such partition.
+        If the centre has no scheduler, or no such partition, or a pilot has too little memory.
     """
     kind, pilot = centre.scheduler.type, centre.pilot
     if kind not in _CLASSES:
@@ -48,13 +64,19 @@ def dask_keywords(
     part = centre.partition(partition or pilot.partition)
     cores = pilot.cores or part.cores
     memory_gb = pilot.memory_gb or part.mem_gb * cores / part.cores
+    if memory_gb < LEAST_GB * pilot.processes:
+        raise CentreError(
+            f"centre '{centre.id}': a pilot has {memory_gb:g} GB for {pilot.processes} processes, "
+            f"each needs {LEAST_GB:g} GB at least",
+            hint=f"raise pilot.memory_gb to {LEAST_GB * pilot.processes:g}, or pilot.cores, or lower pilot.processes",
+        )
     walltime = pilot.walltime or part.max_wall
     charged = account or part.account
     if charged is None:
         project = centre.project()
         charged = project.account if project is not None else None
     extra = [_bare(line) for line in directives(centre, part)]
-    lines = start_lines(centre).splitlines()
+    lines = start_lines(centre).splitlines() + environment_lines(_MEMORY)
     node = centre.code()
     if node is not None:
         lines += code_lines(node).splitlines()
@@ -87,10 +109,10 @@ def dask_keywords(
         extra.append(f"--qos={part.qos}")
     if kind == "sge":
         extra.append(f"-pe {part.parallel_environment} {cores}")
-        # dask_jobqueue would ask for a consumable that the centre may not have.
         resource = centre.scheduler.memory_resource
-        each = math.ceil(memory_gb * 1e9 / 1024**2 / cores)
-        keywords["resource_spec"] = f"{resource}={each}M" if resource else ""
+        if resource is not None:
+            each = math.ceil(memory_gb * 1e9 / 1024**2 / cores)
+            keywords["resource_spec"] = f"{resource}={each}M"
     if kind == "pbs":
         keywords["resource_spec"] = f"select=1:ncpus={cores}:mem={memory_gb:g}GB"
     if kind == "lsf":
@@ -105,7 +127,8 @@ def pilot_cluster(
 ) -> JobQueueCluster:
     """Return a Dask cluster whose workers are jobs of a centre; ``scale(jobs=n)`` submits them.
 
-    The process must be where the scheduler's commands are: on a login node, or in a job.
+    :func:`matcompute.centres.pilots.pilots` does that, waits for them and says why they do not come. The process must
+    be where the scheduler's commands are: on a login node, or in a job.
 
     Parameters
     ----------

@@ -312,21 +312,9 @@ def _write(path: Path, text: str) -> None:
 def running_jobs(workspace: Workspace, centre_id: str) -> int:
     """Return the number of AiiDA calculations of a centre that have not ended."""
     workspace.load_profile()
-    from aiida.orm import CalcJobNode, Computer, QueryBuilder
+    from matcompute.centres.computers import living_jobs
 
-    from matcompute.centres.computers import computers_of
-
-    keys = [computer.pk for computer in computers_of(workspace, centre_id)]
-    if not keys:
-        return 0
-    query = QueryBuilder()
-    query.append(Computer, filters={"id": {"in": keys}}, tag="computer")
-    query.append(
-        CalcJobNode,
-        with_computer="computer",
-        filters={"attributes.process_state": {"in": ["created", "running", "waiting"]}},
-    )
-    return int(query.count())
+    return int(living_jobs(workspace, centre_id).count())
 
 
 def remove(workspace: Workspace, centre_id: str, *, force: bool = False) -> int:

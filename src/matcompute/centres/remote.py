@@ -48,9 +48,11 @@ class Remote:
         The profile; its login block decides.
     shared
         Use the shared connection. Without, every command logs in anew, as the doctor's test of the login does.
+    avoid
+        A login host that is tried last: it has just failed.
     """
 
-    def __init__(self, centre: Centre, *, shared: bool = True) -> None:
+    def __init__(self, centre: Centre, *, shared: bool = True, avoid: str | None = None) -> None:
         if centre.login.transport == "firecrest":
             raise CentreError(
                 f"centre '{centre.id}': transport 'firecrest' cannot be used by this release",
@@ -62,9 +64,11 @@ class Remote:
                 hint=f"give it: --set {centre.unfilled[0]}=…",
             )
         self.centre = centre
-        self.shared = shared
+        self.shared, self.avoid = shared, avoid
         #: The login host in use; None for this machine, or before :meth:`open`.
         self.host: str | None = None
+        #: The one that was used last.
+        self.last_host: str | None = None
         self._config: Path | None = None
 
     # ------------------------------------------------------------------ opening
@@ -83,7 +87,7 @@ class Remote:
         return self.centre.login.transport == "local"
 
     def open(self) -> Remote:
-        """Log in at the first host that answers.
+        """Log in at the first host that answers; one to which a shared connection is open comes first.
 
         Raises
         ------
@@ -93,7 +97,7 @@ class Remote:
         if self.is_local or self.host is not None:
             return self
         failed: list[LoginError] = []
-        for host in self.centre.login.hosts:
+        for host in self._order():
             try:
                 self._login(host)
             except LoginError as error:
@@ -101,13 +105,19 @@ class Remote:
                 if error.kind not in ("unreachable", "timeout", "closed"):
                     break
             else:
-                self.host = host
+                self.host = self.last_host = host
                 return self
         if len(failed) == 1:
             raise failed[0]
         raise LoginError(
             "; ".join(error.message for error in failed), failed[-1].hint, kind=failed[-1].kind
         ) from failed[-1]
+
+    def _order(self) -> list[str]:
+        hosts = list(self.centre.login.hosts)
+        if len(hosts) > 1:
+            hosts.sort(key=lambda host: (host == self.avoid, not (self.shared and self.alive(host))))
+        return hosts
 
     def close(self) -> None:
         """Forget the host; the shared connection stays for others and closes itself when idle."""

@@ -7,6 +7,7 @@ in the workspace; its ``ssh`` and ``scp`` read ``ssh/config``, which holds our h
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +19,33 @@ if TYPE_CHECKING:
     from matcompute.centres.model import Centre
     from matcompute.workspace import Workspace
 
-__all__ = ["authentication_script", "forget_host", "write_host"]
+__all__ = ["authentication_script", "forget_host", "login_host", "switch_host", "write_host"]
 
 _PROGRAMS = ("ssh", "scp")
 
 
-def write_host(workspace: Workspace, label: str, centre: Centre) -> str:
+def login_host(workspace: Workspace, label: str, centre: Centre) -> str:
+    """Return the login host that a computer uses now: the first one, until another one was switched to."""
+    try:
+        text = _host_file(workspace, label).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = ""
+    # The centre's own block is the last one, after those of hosts on the way.
+    names = re.findall(r"^ +HostName (\S+)$", text, flags=re.MULTILINE)
+    hosts = centre.login.hosts
+    return names[-1] if names and names[-1] in hosts else hosts[0]
+
+
+def switch_host(workspace: Workspace, label: str, centre: Centre, host: str) -> bool:
+    """Have a computer use another login host from its next command on; return whether it used another one before."""
+    if login_host(workspace, label, centre) == host:
+        return False
+    write_host(workspace, label, centre, host)
+    authentication_script(workspace, label, centre)
+    return True
+
+
+def write_host(workspace: Workspace, label: str, centre: Centre, host: str | None = None) -> str:
     """Make a centre known to ``ssh``; return its name there.
 
     Parameters
@@ -33,21 +55,26 @@ def write_host(workspace: Workspace, label: str, centre: Centre) -> str:
     label
         The AiiDA computer's: one that is replaced keeps its own name, and its running work goes on.
     centre
-        The profile; the first of its login hosts is used.
+        The profile.
+    host
+        Which of its login hosts; by default the one in use.
     """
-    name = alias(label)
-    folder = workspace.ssh_dir / "hosts"
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / f"{name}.conf", host_block(name, centre.login, centre.login.hosts[0]))
+    name, path = alias(label), _host_file(workspace, label)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, host_block(name, centre.login, host or login_host(workspace, label, centre)))
     _write_config(workspace)
     for program in _PROGRAMS:
         _write_program(workspace, program)
     return name
 
 
+def _host_file(workspace: Workspace, label: str) -> Path:
+    return workspace.ssh_dir / "hosts" / f"{alias(label)}.conf"
+
+
 def forget_host(workspace: Workspace, label: str) -> None:
     """Take a centre out of the configuration."""
-    path = workspace.ssh_dir / "hosts" / f"{alias(label)}.conf"
+    path = _host_file(workspace, label)
     if path.exists():
         path.unlink()
         _write_config(workspace)
@@ -69,7 +96,7 @@ def authentication_script(workspace: Workspace, label: str, centre: Centre) -> s
     text = (
         "#!/bin/sh\n"
         f"'{workspace.ssh_dir / 'bin' / 'ssh'}' -O check {name} >/dev/null 2>&1 && exit 0\n"
-        f"export MATCOMPUTE_CENTRE='{centre.id}' MATCOMPUTE_HOST='{login.hosts[0]}' "
+        f"export MATCOMPUTE_CENTRE='{centre.id}' MATCOMPUTE_HOST='{login_host(workspace, label, centre)}' "
         f"MATCOMPUTE_USER='{login.user or ''}'\n"
         f"exec '{script}'\n"
     )

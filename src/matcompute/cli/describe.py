@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,9 +40,20 @@ __all__ = ["describe"]
 @click.option(
     "--overwrite", is_flag=True, help="Replace a descriptor of this name, or an output with other structures."
 )
+@click.option(
+    "--pilots",
+    metavar="PROFILE",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Spread it over pilots, jobs of this centre: on its login node.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def describe(
-    arguments: tuple[str, ...], soap: str | None, descriptor: str | None, as_json: bool, **options: Any
+    arguments: tuple[str, ...],
+    soap: str | None,
+    descriptor: str | None,
+    pilots: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Describe the structures of FILE (a dataset, or any file that ASE or pymatgen reads) and write a dataset.
 
@@ -49,6 +61,7 @@ def describe(
     matcompute describe crystals.extxyz --soap r_cut=5,n_max=8,l_max=6
     matcompute describe al.h5 --in-place --descriptor rdf r_cut=8
     matcompute describe *.cif -o all.h5 --descriptor magpie
+    matcompute describe big.h5 --in-place --soap r_cut=5,n_max=8,l_max=6 --pilots hpc.yaml
 
     `matcompute describe descriptors` lists them, `matcompute describe soap` the parameters of one. A call that was
     interrupted continues when it is given again.
@@ -69,7 +82,14 @@ def describe(
         raise click.UsageError("give --soap KEY=VALUE,... or --descriptor NAME")
     if soap is not None:
         settings = [soap, *settings]
-    found = describe_files(files, descriptor or "soap", settings, **options)
+    with ExitStack() as stack:
+        if pilots is not None:
+            from matcompute.centres.pilots import pilots_of
+
+            if options["driver"] not in (None, "dask"):
+                raise click.UsageError("--pilots are Dask's: leave --driver out")
+            options |= {"driver": "dask", "cluster": stack.enter_context(pilots_of(pilots, _echo))}
+        found = describe_files(files, descriptor or "soap", settings, **options)
     if found is None:
         return
     if as_json:
@@ -77,6 +97,10 @@ def describe(
         click.echo(json.dumps(content, indent=1))
     else:
         _print_found(found)
+
+
+def _echo(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _print_found(found: Description) -> None:

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from matcompute.node.job import Job
     from matcompute.node.ledger import Tally
 
-__all__ = ["Outcome", "dry_run", "run"]
+__all__ = ["WITHDRAWN", "Outcome", "dry_run", "run"]
+
+#: A file of this name in the job's folder: the job was taken back, its structures may be computed elsewhere. The AiiDA
+#: plugin writes it (``matcompute_workflows.submission``).
+WITHDRAWN = "withdrawn"
 
 
 class Outcome:
@@ -135,6 +139,12 @@ class _Run:
                 if not locked:
                     return self._end(
                         ExitCode.STOPPED_EARLY, "partial", "stopped while another copy of the job ran"
+                    )
+                if (self.path.parent / WITHDRAWN).exists():
+                    return self._end(
+                        ExitCode.STOPPED_EARLY,
+                        "partial",
+                        f"the job was taken back: '{WITHDRAWN}' is in its folder",
                     )
                 return self._locked()
         except MatcomputeError as error:

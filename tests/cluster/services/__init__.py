@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .container import SSHD, Container, SshLogin, missing, new_folder, sweep
+from .container import HOSTS, SSHD, Container, SshLogin, missing, new_folder, sweep
 from .gridengine import GridEngine
 from .site import Site
 from .slurm import Partition, SlurmCluster
 
 __all__ = [
+    "HOSTS",
     "SSHD",
     "Container",
     "GridEngine",

@@ -8,9 +8,10 @@ Two processes. The *keeper* stays in the machine's namespaces and dies with the 
 process 1 dies, the kernel kills every process of its namespace, and with the last of them the private mounts and the
 private network are gone. Nothing has to be cleaned up by code that might not run.
 
-The SSH port is opened by the keeper's side, before the child leaves the machine's network: a socket belongs to the
-network in which it was made. So the container is reached at 127.0.0.1 although its own network is a loopback that
-nobody else sees, and no address of the machine has to be configured. Each connection gets an ``sshd -i``.
+The SSH ports are opened by the keeper's side, before the child leaves the machine's network: a socket belongs to the
+network in which it was made. So the container is reached at 127.0.0.1 and 127.0.0.2, its two login hosts, although its
+own network is a loopback that nobody else sees, and no address of the machine has to be configured. Each connection
+gets an ``sshd -i``.
 """
 
 from __future__ import annotations
@@ -95,46 +96,42 @@ def build_filesystem(root: str, hidden: list[str], shown: list[str]) -> None:
     mount("proc", "/proc", "proc")
 
 
-def open_port() -> socket.socket:
-    """Listen on a free port of the machine's loopback."""
+def open_ports(hosts: list[str]) -> list[socket.socket]:
+    """Listen on one free port at several addresses of the machine's loopback."""
     while True:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = probe.getsockname()
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((hosts[0], 0))
+            port = probe.getsockname()[1]
+        listeners = [socket.socket() for _ in hosts]
         try:
-            # By its number: a port that the kernel chose is given away while the door is closed.
-            listener.bind(address)
-            listener.listen(64)
+            for listener, host in zip(listeners, hosts):
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # By its number: a port that the kernel chose is given away while the door is closed.
+                listener.bind((host, port))
+                listener.listen(64)
         except OSError:
-            listener.close()
+            for listener in listeners:
+                listener.close()
             continue
-        return listener
+        return listeners
 
 
 class Door:
-    """Accepts SSH connections while it is open; a closed door refuses them and keeps its port."""
+    """One login host: accepts SSH connections while it is open; closed it refuses them and keeps its port."""
 
     def __init__(self, listener: socket.socket, command: list[str]) -> None:
         self.listener, self.command, self.is_open = listener, command, True
-        self.wake, self._wake_end = os.pipe()
-        for end in (self.wake, self._wake_end):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGUSR1, lambda *_: self.close())
-        signal.signal(signal.SIGUSR2, lambda *_: self.open())
+        self.children: set[int] = set()
 
     def close(self) -> None:
         """Refuse connections, cut those that are there."""
         if self.is_open:
             self.is_open = False
             self.listener.shutdown(socket.SHUT_RD)  # no longer listening, still bound: "connection refused"
-        for entry in Path("/proc").iterdir():
+        for pid in _descendants(self.children):
             try:
-                if entry.name.isdigit() and (entry / "comm").read_text().strip() == "sshd":
-                    os.kill(int(entry.name), signal.SIGKILL)
+                if Path(f"/proc/{pid}/comm").read_text().strip() == "sshd":
+                    os.kill(pid, signal.SIGKILL)
             except OSError:
                 continue
 
@@ -144,15 +141,66 @@ class Door:
             self.listener.listen(64)
             self.is_open = True
 
+    def accept(self) -> None:
+        """Give a connection to an sshd of its own."""
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:
+            return
+        pid = os.fork()
+        if pid == 0:
+            for end in (0, 1, 2):
+                os.dup2(connection.fileno(), end)
+            os.setsid()
+            for number in (signal.SIGCHLD, *SWITCHES):
+                signal.signal(number, signal.SIG_DFL)
+            os.execv(self.command[0], self.command)
+        self.children.add(pid)
+        connection.close()
+
+
+#: Signals that close and open the first login host, and the second one.
+SWITCHES = tuple(range(signal.SIGRTMIN, signal.SIGRTMIN + 4))
+
+
+def _descendants(roots: set[int]) -> set[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found = set(roots) & set(parents)
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+class House:
+    """Serves the doors, and reaps whatever the container's processes leave behind."""
+
+    def __init__(self, doors: list[Door]) -> None:
+        self.doors = doors
+        self.wake, self._wake_end = os.pipe()
+        for end in (self.wake, self._wake_end):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        actions = [action for door in doors for action in (door.close, door.open)]
+        for number, action in zip(SWITCHES, actions):
+            signal.signal(number, lambda *_, action=action: action())
+
     def run(self) -> None:
-        """Serve, and reap whatever the container's processes leave behind."""
+        """Serve for ever."""
         while True:
-            watched = [self.wake, self.listener] if self.is_open else [self.wake]
-            ready, _, _ = select.select(watched, [], [])
+            is_open = [door for door in self.doors if door.is_open]
+            ready, _, _ = select.select([self.wake, *(door.listener for door in is_open)], [], [])
             if self.wake in ready:
                 self._reap()
-            if self.listener in ready and self.is_open:
-                self._accept()
+            for door in is_open:
+                if door.listener in ready and door.is_open:
+                    door.accept()
 
     def _reap(self) -> None:
         try:
@@ -161,24 +209,11 @@ class Door:
         except BlockingIOError:
             pass
         try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                for door in self.doors:
+                    door.children.discard(pid)
         except ChildProcessError:
             pass
-
-    def _accept(self) -> None:
-        try:
-            connection, _ = self.listener.accept()
-        except OSError:
-            return
-        if os.fork() == 0:
-            for end in (0, 1, 2):
-                os.dup2(connection.fileno(), end)
-            os.setsid()
-            for number in (signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
-                signal.signal(number, signal.SIG_DFL)
-            os.execv(self.command[0], self.command)
-        connection.close()
 
 
 def main() -> None:
@@ -186,7 +221,7 @@ def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
     die_with_parent(spec["owner"])
     os.umask(0o022)
-    listener = open_port()
+    listeners = open_ports(spec["hosts"])
     _call("unshare", CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC)
     keeper = os.getpid()
     ready, done = os.pipe()
@@ -194,8 +229,9 @@ def main() -> None:
     if child:
         os.close(done)
         if os.read(ready, 1) == b"r":
-            print(json.dumps({"pid": child, "port": listener.getsockname()[1]}), flush=True)
-            listener.close()
+            print(json.dumps({"pid": child, "port": listeners[0].getsockname()[1]}), flush=True)
+            for listener in listeners:
+                listener.close()
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
     _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
     if not Path(f"/proc/{keeper}").exists():
@@ -206,14 +242,14 @@ def main() -> None:
     loopback_up()
     build_filesystem(spec["root"], spec["hidden"], spec["shown"])
     os.chdir("/")
-    door = Door(listener, spec["sshd"])
+    house = House([Door(listener, spec["sshd"]) for listener in listeners])
     os.write(done, b"r")
     os.close(done)
     os.closerange(0, 3)
     os.open("/dev/null", os.O_RDWR)
     os.dup2(0, 1)
     os.dup2(0, 2)
-    door.run()
+    house.run()
 
 
 if __name__ == "__main__":

@@ -32,11 +32,13 @@ import psutil
 
 from .user import USER, make_key
 
-__all__ = ["SSHD", "Container", "SshLogin", "missing", "new_folder", "sweep"]
+__all__ = ["HOSTS", "SSHD", "Container", "SshLogin", "missing", "new_folder", "sweep"]
 
 ROOT = Path(__file__).parents[3]
 SSHD = "/usr/sbin/sshd"
 PREFIX = "matcompute-cluster-"
+#: Login hosts of a container; see ``_init.py``.
+HOSTS = ("127.0.0.1", "127.0.0.2")
 
 #: Folders of which each container has its own, as far as the machine has them.
 HIDDEN = (
@@ -209,6 +211,7 @@ class Container:
         spec = {
             "owner": os.getpid(),
             "hostname": self.hostname,
+            "hosts": HOSTS,
             "root": str(self.root),
             "hidden": self._hidden,
             "shown": self._shown,
@@ -234,10 +237,8 @@ class Container:
         self.pid = ready["pid"]
         (self.folder / "container.pid").write_text(str(self.pid))
         known_hosts = self.folder / "known_hosts"
-        known_hosts.write_text(f"[127.0.0.1]:{ready['port']} {self._host_key}\n")
-        self.ssh = SshLogin(
-            "127.0.0.1", ready["port"], self.user.name, self.folder / "id_ed25519", known_hosts
-        )
+        known_hosts.write_text("".join(f"[{host}]:{ready['port']} {self._host_key}\n" for host in HOSTS))
+        self.ssh = SshLogin(HOSTS[0], ready["port"], self.user.name, self.folder / "id_ed25519", known_hosts)
 
     def stop(self) -> None:
         """End every process of the container; its network and mounts go with them."""
@@ -249,13 +250,18 @@ class Container:
             child.wait(timeout=20)
         self.pid = 0
 
-    def sshd_down(self) -> None:
-        """Refuse SSH connections and cut those that are there."""
-        os.kill(self.pid, signal.SIGUSR1)
+    def sshd_down(self, *hosts: str) -> None:
+        """Refuse SSH connections, and cut those that are there, at some login hosts; all by default."""
+        self._switch(hosts, 0)
 
-    def sshd_up(self) -> None:
+    def sshd_up(self, *hosts: str) -> None:
         """Accept SSH connections again."""
-        os.kill(self.pid, signal.SIGUSR2)
+        self._switch(hosts, 1)
+
+    def _switch(self, hosts: tuple[str, ...], on: int) -> None:
+        for number, host in enumerate(HOSTS):
+            if not hosts or host in hosts:
+                os.kill(self.pid, signal.SIGRTMIN + 2 * number + on)
 
     # ------------------------------------------------------------------ processes
     def _inside(self, words: Sequence[str], user: bool) -> list[str]:

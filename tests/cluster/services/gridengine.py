@@ -173,6 +173,11 @@ class GridEngine(Site):
         """Cancel the user's jobs."""
         self.container.run("qdel", "-u", self.container.user.name, check=False, env=_environment())
 
+    def jobs(self) -> list[str]:
+        """Return the numbers of the user's jobs that have not ended."""
+        listed = self.container.run("qstat", "-u", self.container.user.name, env=_environment()).stdout
+        return [line.split()[0] for line in listed.splitlines()[2:]]
+
     def why(self) -> str:
         """Return what the scheduler says of hosts that take no jobs."""
         return self.container.run("qstat", "-f", "-explain", "aAcE", check=False, env=_environment()).stdout

@@ -76,7 +76,7 @@ class Site(ABC):
     def give_cache(self, compiled: Path) -> None:
         """Give the user the kernels' machine code; without, every job compiles them: the checkout is read-only."""
         target = self.home / CACHE
-        shutil.copytree(compiled, target)
+        shutil.copytree(compiled, target, dirs_exist_ok=True)
         user = self.container.user
         for path in (target, *target.rglob("*")):
             os.chown(path, user.uid, user.gid)
@@ -111,6 +111,10 @@ class Site(ABC):
     def cancel_all(self) -> None:
         """Cancel the user's jobs."""
 
+    @abstractmethod
+    def jobs(self) -> list[str]:
+        """Return the numbers of the user's jobs that have not ended."""
+
     def why(self) -> str:
         """Return what the scheduler says of nodes that take no jobs."""
         return ""
@@ -136,13 +140,13 @@ class Site(ABC):
                 self.resume(node)
         self.container.until(lambda: set(self.node_states().values()) == {"idle"}, "idle nodes", 90)
 
-    def sshd_down(self) -> None:
-        """Refuse SSH connections and cut those that are there."""
-        self.container.sshd_down()
+    def sshd_down(self, *hosts: str) -> None:
+        """Refuse SSH connections, and cut those that are there, at some login hosts; all by default."""
+        self.container.sshd_down(*hosts)
 
-    def sshd_up(self) -> None:
+    def sshd_up(self, *hosts: str) -> None:
         """Accept SSH connections again."""
-        self.container.sshd_up()
+        self.container.sshd_up(*hosts)
 
     # ------------------------------------------------------------------ profile
     @abstractmethod

@@ -261,9 +261,15 @@ class SlurmCluster(Site):
         """Cancel the user's jobs."""
         self.container.run("scancel", f"--user={self.container.user.name}")
 
+    def jobs(self) -> list[str]:
+        """Return the numbers of the user's jobs that have not ended."""
+        return self.container.run("squeue", "-h", "-u", self.container.user.name, "-o", "%i").stdout.split()
+
     def why(self) -> str:
         """Return what the scheduler says of nodes that take no jobs."""
-        return self.container.run("sinfo", "-R", check=False).stdout
+        return "".join(
+            self.container.run(*words, check=False).stdout for words in (("sinfo", "-R"), ("squeue",))
+        )
 
     # ------------------------------------------------------------------ a look
     def node_states(self) -> dict[str, str]:

@@ -82,6 +82,7 @@ def collect(
     failed: Callable[[BatchRow, Exception], None],
     skip: Container[int] = (),
     elsewhere: Callable[[BatchRow], bool] = lambda _: False,
+    settled: Callable[[BatchRow, Any], bool | None] = lambda _batch, _process: False,
 ) -> int:
     """Record every batch whose process has ended; return how many there were.
 
@@ -95,6 +96,8 @@ def collect(
         Ids of batches to leave alone.
     elsewhere
         Whether another centre than the batch's takes its work now.
+    settled
+        Whether jobs of a killed process had begun; None while some may still run, then the batch is left open.
     """
     with state.read() as connection:
         batches = [b for b in open_batches(connection) if b.process_uuid and b.id not in skip]
@@ -107,9 +110,9 @@ def collect(
         try:
             if found is None:
                 _vanished(state, batch)
+                count += 1
             else:
-                _record(state, batch, elsewhere)
-            count += 1
+                count += _record(state, batch, elsewhere, settled)
         except StateError:
             raise  # nothing can be recorded: the dispatcher itself must end
         except Exception as error:
@@ -117,7 +120,13 @@ def collect(
     return count
 
 
-def _record(state: State, batch: BatchRow, elsewhere: Callable[[BatchRow], bool]) -> None:
+def _record(
+    state: State,
+    batch: BatchRow,
+    elsewhere: Callable[[BatchRow], bool],
+    settled: Callable[[BatchRow, Any], bool | None],
+) -> bool:
+    """Record a batch whose process has ended; return whether it could be."""
     process = load(str(batch.process_uuid))
     if batch.single and not process.is_killed:
         verdict = conclude(state, batch, process)
@@ -125,7 +134,10 @@ def _record(state: State, batch: BatchRow, elsewhere: Callable[[BatchRow], bool]
             end = _End(414, f"the first structures have all crashed: {verdict.hopeless}", 0.0, None)
             with state.write() as connection:
                 _stop(connection, batch, end, elsewhere(batch))
-        return
+        return True
+    begun = settled(batch, process) if process.is_killed else False
+    if begun is None:
+        return False
     end = _end(process)
     with state.write() as connection:
         cancelled = by_id(connection, batch.campaign_id).wanted == "cancel"
@@ -133,20 +145,21 @@ def _record(state: State, batch: BatchRow, elsewhere: Callable[[BatchRow], bool]
         for job in end.jobs:
             note_job(connection, batch, **job)
         if moved:
-            # Taken back before it began: the same batch goes to another centre.
-            reroute_batch(connection, batch, end.core_s)
+            # The same batch goes to another centre; what had begun after all goes on where it has begun.
+            reroute_batch(connection, batch, end.core_s, begun=begun)
     if moved:
-        LOGGER.info("batch %s was taken back from centre %s", batch.label, batch.centre)
-        return
+        what = "goes on there from what it had begun" if begun else "goes to another one"
+        LOGGER.info("batch %s was taken back from centre %s and %s", batch.label, batch.centre, what)
+        return True
     if end.result is None:
         _give_back(state, batch, end, cancelled, elsewhere)
-        return
+        return True
     try:
         status, messages = entry_status(end.result)
     except (MatcomputeError, OSError, KeyError, ValueError) as error:
         text = f"the result shard of batch {batch.key} cannot be read: {error}"
         _give_back(state, batch, replace(end, exit_status=415, message=text, result=None), False, elsewhere)
-        return
+        return True
     again = np.zeros(len(status), dtype=bool)
     if end.exit_status in REMEDIES:
         # Nobody knows whether these structures are bad: they are computed again on resume.
@@ -181,6 +194,7 @@ def _record(state: State, batch: BatchRow, elsewhere: Callable[[BatchRow], bool]
             clear_blocks(connection, batch.centre, batch.workload, before=batch.submitted)
         budget_events(connection, by_id(connection, batch.campaign_id))
     LOGGER.info("batch %s: exit status %d, %d structures", batch.key, end.exit_status, len(status))
+    return True
 
 
 def _give_back(

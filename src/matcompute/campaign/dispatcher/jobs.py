@@ -17,6 +17,7 @@ def job_rows(process: Any) -> list[dict[str, Any]]:
 
 
 def _row(job: Any) -> dict[str, Any]:
+    from matcompute.campaign.dispatcher.withdrawals import JOB_ID
     from matcompute_workflows.scheduler import end_of_job
 
     summary_node = getattr(job.outputs, "summary", None)
@@ -29,7 +30,7 @@ def _row(job: Any) -> dict[str, Any]:
     state = end_of_job(job.get_detailed_job_info())
     return {
         "job_uuid": job.uuid,
-        "job_id": "" if cached else str(job.get_job_id() or ""),
+        "job_id": "" if cached else str(job.get_job_id() or job.base.extras.get(JOB_ID, "")),
         "state": "CACHED" if cached else state or ("COMPLETED" if job.is_finished_ok else "FAILED"),
         "exit_status": job.exit_status,
         "reason": str(job.exit_message or ""),

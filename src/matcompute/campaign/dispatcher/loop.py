@@ -181,7 +181,13 @@ class Dispatcher:
         if in_flight:
             if self._every("again", self.AGAIN_S):
                 self._unrecorded.clear()
-            moved += collect(self.state, self._failed_to_record, self._unrecorded, self.centres.elsewhere)
+            moved += collect(
+                self.state,
+                self._failed_to_record,
+                self._unrecorded,
+                self.centres.elsewhere,
+                self.centres.settled,
+            )
             moved += gather(self.state, self._failed_to_record, self._unrecorded)
             if self._every("progress", self.PROGRESS_S):
                 note_progress(self.state, self._folders)

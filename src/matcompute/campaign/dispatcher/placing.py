@@ -15,6 +15,7 @@ from matcompute.campaign.placement import stage_codes, stage_group
 from matcompute.campaign.state import State
 from matcompute.campaign.state.batches import BatchRow, batches_of, spent
 from matcompute.campaign.state.campaigns import CampaignRow, StageRow, stages_of
+from matcompute.campaign.state.centres import begun_at
 from matcompute.centres.routing import Decision, Demand, Group, Reason, route
 
 if TYPE_CHECKING:
@@ -194,6 +195,9 @@ def take_turn(state: State, rows: Sequence[CampaignRow], pool: Pool) -> Turn:
         if not planned:
             return turn
         situation = pool.situation(connection)
+        begun = begun_at(connection, [b.id for _, batches in planned for b in batches if b.attempts])
+        # One that has gone for good takes its checkpoints with it.
+        begun = {batch_id: name for batch_id, name in begun.items() if name in situation.profiles}
         stages = {row.id: {s.id: s for s in stages_of(connection, row.id)} for row, _ in planned}
         money = {row.id: spent(connection, row.id) for row, _ in planned}
     rooms = _Rooms(situation, money)
@@ -204,7 +208,7 @@ def take_turn(state: State, rows: Sequence[CampaignRow], pool: Pool) -> Turn:
         portions.setdefault(accounts, []).append((row, batches))
     for accounts, portion in portions.items():
         queue = _interleaved(portion)
-        decision, kinds = _route(queue, stages, situation, dict(accounts))
+        decision, kinds = _route(queue, stages, begun, situation, dict(accounts))
         _keep(turn, queue, decision, kinds, rooms)
         for row, _ in portion:
             _look_stuck(turn, row, queue, decision, situation)
@@ -221,20 +225,23 @@ def _interleaved(
 def _route(
     queue: Sequence[tuple[CampaignRow, BatchRow]],
     stages: dict[int, dict[int, StageRow]],
+    begun: dict[int, str],
     situation: Situation,
     accounts: dict[str, str],
 ) -> tuple[Decision, list[Stage]]:
-    places: dict[tuple[int, int], int] = {}
+    places: dict[tuple[int, int, str], int] = {}
     groups: list[Group] = []
     kinds: list[Stage] = []
     index = []
     for row, batch in queue:
-        key = (row.id, batch.stage_id)
+        only = begun.get(batch.id, "")
+        key = (row.id, batch.stage_id, only)
         if key not in places:
             campaign = definition(row)
             stage = campaign.stage(stages[row.id][batch.stage_id].name)
             places[key] = len(groups)
-            groups.append(stage_group(campaign, stage))
+            group = stage_group(campaign, stage)
+            groups.append(replace(group, allow=frozenset({only})) if only else group)
             kinds.append(stage)
         index.append(places[key])
     demand = _demand(groups, kinds, index, [batch.estimate_s for _, batch in queue])

@@ -41,12 +41,15 @@ class JobLook:
         The scheduler's number; None: the scheduler has not got it.
     scheduler_state, state
         AiiDA's words: queued, running, …; uploading, submitting, withscheduler, retrieving, …
+    uuid
+        Of its node.
     """
 
     count: int
     job_id: str | None
     scheduler_state: str | None
     state: str | None
+    uuid: str | None = None
 
     @property
     def handed_over(self) -> bool:
@@ -84,13 +87,13 @@ def jobs_in_flight(batches: Iterable[BatchRow]) -> dict[int, JobLook]:
         query.append(
             CalcJobNode,
             with_incoming=caller,
-            project=["id", "attributes.job_id", "attributes.scheduler_state", "attributes.state"],
+            project=["id", "attributes.job_id", "attributes.scheduler_state", "attributes.state", "uuid"],
             tag="job",
         )
         rows += query.all()
-    for uuid, _, job_id, scheduler_state, state in sorted(rows, key=lambda item: item[1]):
+    for uuid, _, job_id, scheduler_state, state, job in sorted(rows, key=lambda item: item[1]):
         batch_id = by_uuid[uuid]
-        found[batch_id] = JobLook(found[batch_id].count + 1, job_id, scheduler_state, state)
+        found[batch_id] = JobLook(found[batch_id].count + 1, job_id, scheduler_state, state, job)
     return found
 
 
@@ -143,26 +146,12 @@ def take_back(state: State, chosen: Iterable[tuple[BatchRow, str]]) -> int:
 def play_paused(workspace: Workspace, centre_id: str) -> int:
     """Let jobs go on that AiiDA has paused because it could not talk to a centre; return how many."""
     from aiida.engine.processes.control import play_processes
-    from aiida.orm import CalcJobNode, Computer, QueryBuilder
 
-    from matcompute.centres.computers import computers_of
+    from matcompute.centres.computers import living_jobs
     from matcompute.workspace.repair import PAUSED_BY_FAILURE
 
-    keys = [computer.pk for computer in computers_of(workspace, centre_id)]
-    if not keys:
-        return 0
-    query = QueryBuilder()
-    query.append(Computer, filters={"id": {"in": keys}}, tag="computer")
-    query.append(
-        CalcJobNode,
-        with_computer="computer",
-        filters={
-            "attributes.paused": True,
-            "attributes.process_state": {"in": ["created", "running", "waiting"]},
-            "attributes.process_status": {"like": f"{PAUSED_BY_FAILURE}%"},
-        },
-    )
-    nodes = query.all(flat=True)
+    paused = {"attributes.paused": True, "attributes.process_status": {"like": f"{PAUSED_BY_FAILURE}%"}}
+    nodes = living_jobs(workspace, centre_id, paused).all(flat=True)
     if nodes:
         LOGGER.info("centre '%s': %d paused jobs go on", centre_id, len(nodes))
         play_processes(nodes, timeout=5.0)

@@ -17,6 +17,7 @@ from matcompute.campaign.dispatcher.definition import definition
 from matcompute.campaign.dispatcher.nodes import call_once, find_process, load, tag
 from matcompute.campaign.dispatcher.placing import Capacity, Place, Turn, capacity, take_turn
 from matcompute.campaign.dispatcher.structures import prepared, start
+from matcompute.campaign.dispatcher.withdrawals import parent_folder
 from matcompute.campaign.placement import workload
 from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import (
@@ -269,10 +270,12 @@ def _submit(
 
     row, batch = place.row, place.batch
     shard = _shard(state, row, stages, here, batch)
+    parent = parent_folder(batch)
     builder = build_batch(
         centre,
         shard,
         task_of(place.stage),
+        parent=parent if parent is not None and parent.computer.pk == centre.computer.pk else None,
         label=batch.label,
         resources=_resources(place, centre),
         description=f"campaign {row.name}, stage {here.name}, batch {batch.number}",

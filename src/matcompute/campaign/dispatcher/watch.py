@@ -21,6 +21,7 @@ from matcompute.centres.limits import backoff_s
 from matcompute.centres.schedulers.accounting import AccountingError, accounting_of, chunks, usage
 from matcompute.centres.schedulers.queue import QueueLook, look
 from matcompute.errors import MatcomputeError
+from matcompute_workflows.submission import PREFIX, Withdrawal, read_withdrawal, withdraw
 
 if TYPE_CHECKING:
     from matcompute.centres import Centre
@@ -33,6 +34,8 @@ LOGGER = logging.getLogger(__name__)
 LOOK_S = 30.0
 #: Failed questions in a row after which a centre counts as down; the second one comes at once.
 PATIENCE = 2
+#: Longest time to take a job back, in s: it waits for a submission under way, and for the end of a job.
+WITHDRAW_S = 150.0
 #: Times that the accounting is asked for a job: it may lag behind, or have been purged.
 MOST_ASKED = 20
 
@@ -51,14 +54,21 @@ def judge(centre: Centre, seen: QueueLook) -> tuple[str, str]:
     return "draining", f"no node starts jobs ({states})"
 
 
-def note_answer(state: State, centre: Centre, seen: QueueLook) -> tuple[CentreRow | None, CentreRow]:
-    """Write down what a centre answered; return its rows before and after."""
+def note_answer(
+    state: State, centre: Centre, seen: QueueLook, host: str | None = None
+) -> tuple[CentreRow | None, CentreRow]:
+    """Write down what a centre answered, and at which login host; return its rows before and after."""
     to, reason = judge(centre, seen)
     now = time.time()
     with state.write() as connection:
         before = centre_rows(connection).get(centre.id)
         flight = in_flight(connection).get(centre.id)
-        queue = {**seen.to_json(), "in_flight_then": 0 if flight is None else flight.count}
+        queue = {
+            **seen.to_json(),
+            "in_flight_then": 0 if flight is None else flight.count,
+            "host": host,
+            "ours": [[job.job_id, job.name] for job in seen.jobs or () if job.name.startswith(PREFIX)],
+        }
         after = set_centre(
             connection,
             centre.id,
@@ -154,6 +164,21 @@ class CentreWatch(threading.Thread):
         self.state, self.profile, self.centre_id = state, profile, name
         self._stop_now = threading.Event()
         self._soon = threading.Event()
+        #: Folder → what became of its job; None: to be asked.
+        self._taken_back: dict[str, Withdrawal | None] = {}
+        #: A login host that has just failed.
+        self._avoid: str | None = None
+
+    def withdraw(self, folder: str) -> Withdrawal | None:
+        """Have the job of a folder taken back for good; return what became of it, None while that is not known."""
+        if folder not in self._taken_back:
+            self._taken_back[folder] = None
+            self.ask_soon()
+        return self._taken_back[folder]
+
+    def ask_again(self, folder: str) -> None:
+        """Ask for a folder once more at the next turn."""
+        self._taken_back[folder] = None
 
     def stop(self) -> None:
         """End after the present question."""
@@ -185,16 +210,29 @@ class CentreWatch(threading.Thread):
         """Ask once; return the seconds until the next time."""
         from matcompute.centres.remote import Remote
 
+        remote = Remote(centre, avoid=self._avoid)
         try:
-            with Remote(centre) as remote:
+            with remote:
                 seen = look(remote, centre.scheduler.type)
-                note_answer(self.state, centre, seen)
+                note_answer(self.state, centre, seen, remote.host)
+                self._avoid = None
+                self._take_back(centre, remote)
                 self._settle(centre, remote)
         except MatcomputeError as error:
+            self._avoid = remote.last_host
             after = note_silence(self.state, centre, error.message)
             # A hiccup is told from a failure by asking again soon; then with patience, so as not to be banned.
             return backoff_s(after.failures, first=5.0, longest=120.0)
         return max(LOOK_S, centre.login.safe_interval_s)
+
+    def _take_back(self, centre: Centre, remote: Remote) -> None:
+        for folder in [name for name, found in self._taken_back.items() if found is None]:
+            done = remote.run(withdraw(centre.scheduler.type, folder), timeout=WITHDRAW_S)
+            found = self._taken_back[folder] = read_withdrawal(done.stdout)
+            if found is None:
+                LOGGER.warning(
+                    "centre '%s': %s cannot be taken back yet: %s", centre.id, folder, done.message
+                )
 
     def _settle(self, centre: Centre, remote: Remote) -> None:
         try:
@@ -224,6 +262,16 @@ class Watches:
 
     def _profile(self, name: str) -> Centre | None:
         return self._profiles.get(name)
+
+    def withdraw(self, name: str, folder: str) -> Withdrawal | None:
+        """Have a job at a centre taken back; see :meth:`CentreWatch.withdraw`."""
+        watch = self._watches.get(name)
+        return None if watch is None else watch.withdraw(folder)
+
+    def ask_again(self, name: str, folder: str) -> None:
+        """Ask a centre for a folder once more."""
+        if name in self._watches:
+            self._watches[name].ask_again(folder)
 
     def ask_soon(self, name: str) -> None:
         """Ask a centre now: something there has changed."""

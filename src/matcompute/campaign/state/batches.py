@@ -315,8 +315,11 @@ def release_batch(
     charge(connection, row.campaign_id, core_s)
 
 
-def reroute_batch(connection: Connection, row: BatchRow, core_s: float = 0.0) -> None:
-    """Plan a batch that was taken back from its centre again: its next process has another label."""
+def reroute_batch(connection: Connection, row: BatchRow, core_s: float = 0.0, *, begun: bool = False) -> None:
+    """Plan a batch that was taken back from its centre again: its next process has another label.
+
+    With ``begun`` it stays with its centre, where its checkpoint is; see :func:`~.centres.begun_at`.
+    """
     changed = connection.execute(
         update(batch)
         .where(batch.c.id == row.id, batch.c.state.in_(BATCH_OPEN))
@@ -332,7 +335,8 @@ def reroute_batch(connection: Connection, row: BatchRow, core_s: float = 0.0) ->
         )
     ).rowcount
     if changed:
-        end_submission(connection, row.id, "rerouted", process_uuid=row.process_uuid)
+        outcome = "begun" if begun else "rerouted"
+        end_submission(connection, row.id, outcome, process_uuid=row.process_uuid)
         charge(connection, row.campaign_id, core_s)
 
 

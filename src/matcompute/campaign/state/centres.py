@@ -18,6 +18,7 @@ __all__ = [
     "CentreRow",
     "InFlight",
     "add_block",
+    "begun_at",
     "blocks",
     "centre_rows",
     "clear_blocks",
@@ -192,6 +193,21 @@ def is_rerouted(connection: Connection, batch_id: int) -> bool:
         .limit(1)
     )
     return connection.execute(query).scalar() == "rerouting"
+
+
+def begun_at(connection: Connection, batch_ids: Iterable[int]) -> dict[int, str]:
+    """Return the centres of batches that had begun when they were taken back: they go on there and nowhere else."""
+    newest = (
+        select(submission.c.batch_id, func.max(submission.c.attempt).label("attempt"))
+        .where(submission.c.batch_id.in_(list(batch_ids)))
+        .group_by(submission.c.batch_id)
+        .subquery()
+    )
+    query = select(submission.c.batch_id, submission.c.centre).join(
+        newest,
+        (newest.c.batch_id == submission.c.batch_id) & (newest.c.attempt == submission.c.attempt),
+    )
+    return {int(row[0]): row[1] for row in connection.execute(query.where(submission.c.outcome == "begun"))}
 
 
 def recent_submissions(connection: Connection, since: float) -> dict[str, list[float]]:

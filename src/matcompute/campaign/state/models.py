@@ -260,7 +260,7 @@ submission = Table(
     Column("process_uuid", String(36)),
     Column("submitted", Float, nullable=False),
     Column("ended", Float),
-    #: finished, failed, cancelled; rerouting (it is being taken back), rerouted.
+    #: finished, failed, cancelled; rerouting (it is being taken back), rerouted, begun (taken back too late).
     Column("outcome", String(16), nullable=False, default=""),
     Column("reason", Text, nullable=False, default=""),
     UniqueConstraint("batch_id", "attempt"),

@@ -219,7 +219,7 @@ def parse_sge(text: str) -> QueueLook:
         if item.findtext("JB_owner") == user:
             letters = item.findtext("state") or ""
             state = "error" if "E" in letters else "held" if "h" in letters else word
-            name = item.findtext("JB_name") or item.findtext("full_job_name") or ""
+            name = item.findtext("full_job_name") or item.findtext("JB_name") or ""
             jobs.append(QueuedJob(item.findtext("JB_job_number") or "", name, queue, state, letters))
         elif word == "pending":
             waiting.append((queue, slots))
