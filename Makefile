@@ -10,6 +10,8 @@ SHELL := /bin/bash
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := demo-workspace
+# Processes that run tests side by side; 0: all in one.
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # A BLAS that is told of another chip, or threads beyond the cores, only slow things down.
 unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
@@ -36,10 +38,10 @@ demo: venv
 	@$(BIN)/matcompute --workspace $(DEMO) workspace stop >/dev/null  # leave no daemon behind
 
 test: venv
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-fast: venv
-	$(BIN)/python -m pytest -m "not slow and not kill" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not kill" $(PYTEST_ARGS)
 
 lint: venv
 	$(BIN)/ruff check .

@@ -35,6 +35,56 @@ os.environ.pop("MATCOMPUTE_WORKSPACE", None)
 
 #: The environment's programs.
 BIN = Path(sys.executable).parent
+#: Tests that share what takes long to make, or a machine's ports: under ``pytest -n`` one worker has them all. Every
+#: other file goes to the next worker that is free.
+TOGETHER = {
+    "cluster": ("tests/cluster/",),
+    "engine": ("tests/engine/",),
+    "daemon": (
+        "tests/workspace/",
+        "tests/workflows/",
+        "tests/centres/test_centres.py",
+        "tests/centres/test_registry.py",
+    ),
+    "docs": ("tests/docs/",),
+}
+
+
+def _place(nodeid: str) -> str:
+    """Return what is given to one worker as a whole: a group, or the file."""
+    for place, beginnings in TOGETHER.items():
+        if nodeid.startswith(beginnings):
+            return place
+    return nodeid.split("::")[0]
+
+
+def _turn(item: pytest.Item) -> int:
+    """Return when it is begun: schedulers that wait beside kernels that compute; small files fill the end."""
+    place = _place(item.nodeid)
+    if place == "cluster":
+        return 0
+    if place.startswith("tests/kernels/"):
+        return 1
+    return 2 if place in TOGETHER else 3
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests into the order in which several workers begin them."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=_turn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give tests to workers by place, in our order."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPlace(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _place(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByPlace(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,12 +114,22 @@ def end_processes_in(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A workspace with its profile loaded in this process and its daemon running."""
+    from aiida.manage.configuration import get_config
+
     from matcompute.centres import local_centre, register
     from matcompute.workspace import Workspace
 
     root = tmp_path_factory.mktemp("session") / "workspace"
     made = Workspace.create(root, title="tests")
     register(made, local_centre(made))
+    # A transport task that fails is tried three times within three seconds, not five times within half a minute.
+    config = get_config()
+    for option, value in (
+        ("transport.task_maximum_attempts", 3),
+        ("transport.task_retry_initial_interval", 1),
+    ):
+        config.set_option(option, value, scope=made.profile_name)
+    config.store()
     made.ensure_daemon()
     yield made
     made.stop_daemon()
@@ -139,7 +199,7 @@ def submit_batch(
 def wait_for() -> Callable[..., None]:
     """Wait until processes have ended; fail with their report if they do not."""
 
-    def wait(*nodes: ProcessNode, timeout: float = 90.0, each: Callable[[], None] | None = None) -> None:
+    def wait(*nodes: ProcessNode, timeout: float = 300.0, each: Callable[[], None] | None = None) -> None:
         deadline = time.monotonic() + timeout
         while not all(node.is_terminated for node in nodes):
             if time.monotonic() > deadline:

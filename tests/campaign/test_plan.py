@@ -147,12 +147,12 @@ def test_a_hundred_thousand_prototypes(tmp_path: Path) -> None:
     )
     code = textwrap.dedent("""
         import json, resource, sys, time
-        start = time.perf_counter()
+        start = time.process_time()
         from matcompute.campaign.model import Campaign
         from matcompute.campaign.plan import plan
         made = plan(Campaign.load(sys.argv[1]))
         print(json.dumps([
-            made.structures.n_read, made.stages[0].tasks, time.perf_counter() - start,
+            made.structures.n_read, made.stages[0].tasks, time.process_time() - start,
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         ]))
     """)

@@ -129,7 +129,11 @@ def test_magnetism_is_carried_along(finished: Site) -> None:
 def test_everything_can_be_walked_back(finished: Site) -> None:
     walked = finished.walk(finished.dataset("crystals"))
     assert walked["values"] > 100
-    assert walked["missing"] == []
+    assert walked["makers"]["eos_dft__bulk_modulus"] == ["gather_structures"]
+    assert {"CalcJobNode", "CalcFunctionNode", "SinglefileData"} <= set(walked["kinds"])
+    for name, content in walked["sources"]:
+        assert name == "crystals.extxyz", name
+        assert "Lattice" in content
 
 
 def test_methods_say_how(finished: Site) -> None:

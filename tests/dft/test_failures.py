@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from tests.engine.conftest import Site
 pytestmark = [
     pytest.mark.apt,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(shutil.which("pw.x") is None, reason="no Quantum ESPRESSO (apt: quantum-espresso)"),
 ]
 
@@ -92,7 +94,7 @@ def test_failures(site: Site) -> None:
         return None
 
     os.kill(site.until(a_calculation, "a calculation", 600), signal.SIGKILL)
-    site.matcompute("campaign", "run", "failures.yaml", timeout=800)
+    site.matcompute("campaign", "run", "failures.yaml", timeout=1500)
     failures = json.loads(site.matcompute("campaign", "failures", "failures", "--json").stdout)
     causes = {(group["stage"], group["code"]): group for group in failures if group["what"] == "structures"}
     assert set(causes) == {("slow_scf", "unsupported_species"), ("hopeless", "not_converged")}, failures
@@ -126,9 +128,6 @@ for chain in QueryBuilder().append(WorkChainNode).all(flat=True):
         found.setdefault(stage, []).append([job.exit_status for job in sorted(jobs, key=lambda n: n.pk)])
 print(json.dumps(found))
 """
-    import subprocess
-    import sys
-
     done = subprocess.run(
         [sys.executable, "-c", script, str(site.root)], capture_output=True, text=True, check=True
     )

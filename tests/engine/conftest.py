@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,11 +19,15 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.plugins import GATED, Gate, write_plugin
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).parent / "matcompute"
 
-#: Structures of the campaigns that are killed, and how many workers share them.
+#: Structures of the campaigns that are killed.
 COUNT = 16
+#: Seconds after which something that should happen is given up: far more than a slow, busy machine needs.
+PATIENCE_S = 300.0
 CAMPAIGN = """\
 schema: matcompute.campaign/v1
 name: {name}
@@ -33,9 +38,9 @@ contributors: [{{name: matcompute tests}}]
 structures:
   - files: rattled.extxyz
 stages:
-  - relax: {{calculator: emt, cell: false, fmax: 0.005 eV/angstrom, batch_size: {size}, resources: {{{resources}}}}}
+  - relax: {{calculator: gated, cell: false, fmax: 0.005 eV/angstrom, batch_size: {size}, resources: {{{resources}}}}}
   - hull: {{}}
-  - eos: {{calculator: emt, points: 5, resources: {{{resources}}}}}
+  - eos: {{calculator: gated, points: 5, resources: {{{resources}}}}}
   - top: {{n: 5, by: bulk_modulus}}
 """
 
@@ -45,14 +50,19 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.root = folder, folder / "workspace"
+        write_plugin(folder / "plugin", "gated", GATED, "gated")
+        self.gate = Gate(folder / "plugin" / "gate")
         self.environment = {**os.environ, "HOME": str(folder / "home"), "COLUMNS": "120"}
+        self.environment["PYTHONPATH"] = str(folder / "plugin")
+        # CuPy makes this folder when it is imported, which dask does for pint; only tests have it installed.
+        self.environment["CUPY_CACHE_DIR"] = str(folder / "cupy")
         for name in ("AIIDA_PATH", "MATCOMPUTE_WORKSPACE"):
             self.environment.pop(name, None)
         (folder / "home").mkdir(exist_ok=True)
 
     # ------------------------------------------------------------------ commands
     def matcompute(
-        self, *arguments: str, check: bool = True, timeout: float = 240
+        self, *arguments: str, check: bool = True, timeout: float = PATIENCE_S
     ) -> subprocess.CompletedProcess[str]:
         """Run the command line as a user does."""
         result = subprocess.run(
@@ -70,6 +80,21 @@ class Site:
             assert result.returncode == 0, f"matcompute {' '.join(arguments)}\n{result.stdout}\n{self.log()}"
         return result
 
+    def look(self, *arguments: str) -> str:
+        """Run a command that only looks, in this process: the second that a new Python needs shows nothing."""
+        from matcompute.cli import main
+
+        printed = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+            for name in ("HOME", "COLUMNS"):
+                patch.setenv(name, self.environment[name])
+            patch.setenv("MATCOMPUTE_WORKSPACE", str(self.root))
+            patch.setattr(sys, "argv", [str(PROGRAM), *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        assert not ended.value.code, f"matcompute {' '.join(arguments)}\n{printed.getvalue()}\n{self.log()}"
+        return printed.getvalue()
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Run the command line in the background."""
         return subprocess.Popen(
@@ -83,7 +108,7 @@ class Site:
         )
 
     def status(self, name: str) -> dict[str, Any]:
-        return json.loads(self.matcompute("campaign", "status", name, "--json").stdout)
+        return json.loads(self.look("campaign", "status", name, "--json"))
 
     def log(self) -> str:
         path = self.root / "logs" / "dispatcher.log"
@@ -116,7 +141,7 @@ class Site:
         finally:
             connection.close()
 
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 120) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE_S) -> Any:
         """Wait for something."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -126,37 +151,46 @@ class Site:
             time.sleep(0.02)
         raise AssertionError(f"{what} did not happen within {timeout:.0f} s\n{self.log()}")
 
+    def let_pass_until(self, condition: Callable[[], Any], what: str) -> None:
+        """Let structures pass the closed gate one by one until something has happened."""
+        self.until(lambda: condition() or self.gate.let_one_pass(), what)
+
     def campaign_state(self, name: str) -> str:
         found = self.query("SELECT state FROM campaign WHERE name = ?", name)
         return found[0][0] if found else ""
 
     # ------------------------------------------------------------------ processes
-    def dispatcher(self) -> int | None:
-        """Process id of the living dispatcher."""
-        for process in psutil.process_iter(["cmdline"]):
-            command = process.info["cmdline"] or []
-            ours = "matcompute.campaign.dispatcher" in command and str(self.root) in command
-            if ours and process.status() != psutil.STATUS_ZOMBIE:
-                return process.pid
-        return None
+    def _processes(self, ours: Callable[[list[str]], bool]) -> list[psutil.Process]:
+        """Return living processes by their command line."""
+        return [
+            process
+            for process in psutil.process_iter(["cmdline", "status"])
+            if process.info["status"] != psutil.STATUS_ZOMBIE and ours(process.info["cmdline"] or [])
+        ]
 
-    def daemon(self, part: str) -> list[int]:
-        """Process ids of a part of the AiiDA daemon: worker, broker or start-circus (the supervisor)."""
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            command = process.info["cmdline"] or []
-            if part in command and any(str(self.root) in word for word in command):
-                found.append(process.pid)
-        return found
+    def dispatchers(self) -> list[psutil.Process]:
+        """Living dispatchers: one, and for a moment those that find that it is there."""
+        module = "matcompute.campaign.dispatcher"
+        return self._processes(lambda command: module in command and str(self.root) in command)
+
+    def daemon(self, part: str) -> list[psutil.Process]:
+        """A part of the AiiDA daemon: worker, broker or start-circus (the supervisor)."""
+        root = str(self.root)
+        return self._processes(lambda command: part in command and any(root in word for word in command))
 
     def node_programs(self) -> list[psutil.Process]:
         """Node programs that run in this workspace, workers and MPI ranks included."""
+        scratch = str(self.root / "scratch")
+
+        def ours(command: list[str]) -> bool:
+            line = " ".join(command)
+            return "matcompute-node" in line and "python" in line and "mpiexec" not in line
+
         found = []
-        for process in psutil.process_iter(["cmdline", "cwd"]):
-            command = " ".join(process.info["cmdline"] or [])
-            inside = str(process.info["cwd"] or "").startswith(str(self.root / "scratch"))
-            if inside and "matcompute-node" in command and "python" in command and "mpiexec" not in command:
-                found.append(process)
+        for process in self._processes(ours):
+            with contextlib.suppress(psutil.Error):  # it has ended
+                if process.cwd().startswith(scratch):
+                    found.append(process)
         return found
 
     # ------------------------------------------------------------------ what was computed
@@ -186,28 +220,29 @@ class Site:
         return sum(n for (where, _), n in self.events(folders, "done").items() if stage in (None, where))
 
     def stop(self) -> None:
-        """End everything that runs in the workspace."""
-        pid = self.dispatcher()
-        if pid is not None:
-            os.kill(pid, signal.SIGTERM)
-            self.until(lambda: self.dispatcher() is None, "the end of the dispatcher", 30)
+        """End everything that runs in the workspace, its jobs too."""
+        self.gate.open()
         self.matcompute("workspace", "stop", check=False)
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.cwd().startswith(str(self.folder)):
+                    process.kill()
 
 
 def write_structures(path: Path, count: int = COUNT, seed: int = 3) -> None:
-    """Write rattled fcc alloys that take a few tenths of a second each."""
+    """Write small rattled fcc alloys, no two with the same elements on the same sites."""
     import ase.io
     from ase.build import bulk
 
     rng = np.random.default_rng(seed)
-    frames = []
-    for number in range(count):
-        a, b = [("Cu", "Au"), ("Ag", "Au"), ("Ag", "Cu")][number % 3]
-        atoms = bulk("Cu", "fcc", a=3.95, cubic=True).repeat(3)
+    frames: dict[str, Any] = {}
+    while len(frames) < count:
+        a, b = [("Cu", "Au"), ("Ag", "Au"), ("Ag", "Cu")][len(frames) % 3]
+        atoms = bulk("Cu", "fcc", a=3.95, cubic=True).repeat((1, 1, 2))
         atoms.symbols = rng.choice([a, b], size=len(atoms))
         atoms.positions += rng.normal(scale=0.08, size=atoms.positions.shape)
-        frames.append(atoms)
-    ase.io.write(path, frames, format="extxyz")
+        frames[" ".join(atoms.symbols)] = atoms
+    ase.io.write(path, list(frames.values()), format="extxyz")
 
 
 @pytest.fixture(scope="session")
@@ -219,6 +254,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site.matcompute("init", str(site.root))
     yield site
     site.stop()
+
+
+@pytest.fixture(autouse=True)
+def _gates_open_again(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that failed leaves no gate closed to the next one."""
+    yield
+    if "site" in request.fixturenames:
+        request.getfixturevalue("site").gate.open()
 
 
 @pytest.fixture(scope="session")

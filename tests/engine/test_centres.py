@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PROFILE = """\
 schema: matcompute.centre/v1
@@ -63,7 +63,7 @@ def test_two_centres_share_a_campaign_and_important_data_stay_at_one(new_site: S
     site.matcompute("campaign", "run", str(file))
     assert set(used(site, "secret")) == {"safe"}
 
-    report = json.loads(site.matcompute("centre", "usage", "--by", "centre", "--json").stdout)
+    report = json.loads(site.look("centre", "usage", "--by", "centre", "--json"))
     assert {row["centre"] for row in report["rows"]} == {"near", "safe"}
     total = sum(hours for (hours,) in site.query("SELECT core_s / 3600 FROM campaign"))
     assert report["core_h"] == pytest.approx(total), "every core-second of the campaigns is accounted for"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
-import time
 
 import pytest
 
 from matcompute.dataset import Dataset, Status
 
-from .conftest import Site, write_structures
+from .conftest import PATIENCE_S, Site, write_structures
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SIMPLE = """\
 schema: matcompute.campaign/v1
@@ -23,7 +23,7 @@ licence: CC0-1.0
 contributors: [{{name: matcompute tests}}]
 structures: [{{files: {source}}}]
 stages:
-  - relax: {{calculator: emt, cell: false, fmax: {fmax}, steps: {steps}, batch_size: {size}}}
+  - relax: {{calculator: gated, cell: false, fmax: {fmax}, steps: {steps}, batch_size: {size}}}
 """
 
 
@@ -44,28 +44,31 @@ def batches(site: Site, name: str, *states: str) -> int:
 
 def test_two_runs_at_once_are_safe(site: Site) -> None:
     """The same campaign twice and another one beside it."""
-    before = site.jobs()
+    before, log = site.jobs(), site.root / "logs" / "dispatcher.log"
+    seen = len(log.read_text()) if log.exists() else 0
     one, other = simple(site, "twice"), simple(site, "beside")
     running = [site.start("campaign", "run", file, "--no-progress") for file in (one, one, other)]
-    dispatchers = set()
-    while any(process.poll() is None for process in running):
-        dispatchers.add(site.dispatcher())
-        time.sleep(0.2)
-    texts = [process.communicate()[0] for process in running]
+    texts = [process.communicate(timeout=2 * PATIENCE_S)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], texts
     counts = site.events(site.jobs() - before, "done")
     assert set(counts.values()) == {2}, "each structure once in each of the two campaigns"
-    assert len(dispatchers - {None}) <= 2
+    lives = re.findall(r"dispatcher (\d+) (starts|ends)", log.read_text()[seen:])
+    begun = [pid for pid, what in lives if what == "starts"]
+    lives = [(pid, what) for pid, what in lives if pid in begun]
+    one_after_another = [(pid, what) for pid in begun for what in ("starts", "ends")]
+    assert lives == one_after_another[: len(lives)]
 
 
 def test_pause_and_resume(site: Site) -> None:
     file = simple(site, "paused", size=2)
+    site.gate.close()
     site.matcompute("campaign", "run", file, "--detach")
-    site.until(lambda: batches(site, "paused", "finished") >= 1, "the first batch")
-    assert "resume paused" in site.matcompute("campaign", "pause", "paused").stdout
+    site.let_pass_until(lambda: batches(site, "paused", "finished") >= 1, "the first batch")
+    assert "resume paused" in site.look("campaign", "pause", "paused")
+    site.gate.open()
     site.until(lambda: not batches(site, "paused", "intent", "submitted"), "the end of what was in flight")
     assert batches(site, "paused", "planned") > 0, "it was paused too late to show anything"
-    site.until(lambda: site.dispatcher() is None, "the end of the idle dispatcher", 30)
+    site.until(lambda: not site.dispatchers(), "the end of the idle dispatcher")
     assert site.status("paused")["state"] == "paused"
     assert "finished: 16 structures" in site.matcompute("campaign", "resume", "paused").stdout
 
@@ -73,11 +76,12 @@ def test_pause_and_resume(site: Site) -> None:
 def test_cancel_kills_and_resume_takes_up(site: Site) -> None:
     before = site.jobs()
     file = simple(site, "cancelled", size=4)
+    site.gate.close()
     site.matcompute("campaign", "run", file, "--detach")
-    site.until(lambda: site.done(site.jobs() - before) >= 2, "two structures")
-    result = site.matcompute("campaign", "cancel", "cancelled", "--yes")
-    assert "is cancelled" in result.stdout
-    site.until(lambda: not site.node_programs(), "the end of the node programs", 15)
+    site.let_pass_until(lambda: site.done(site.jobs() - before) >= 2, "two structures")
+    assert "is cancelled" in site.look("campaign", "cancel", "cancelled", "--yes")
+    site.until(lambda: not site.node_programs(), "the end of the node programs")
+    site.gate.open()
     assert not batches(site, "cancelled", "intent", "submitted", "planned")
     result = site.matcompute("campaign", "run", file, check=False)
     assert result.returncode == 2
@@ -113,7 +117,7 @@ def test_failures_and_retry(site: Site) -> None:
     file = simple(site, "failing", steps=2, source="mixed.extxyz")
     assert "4 failed" in site.matcompute("campaign", "run", file).stdout
 
-    found = json.loads(site.matcompute("campaign", "failures", "failing", "--json").stdout)
+    found = json.loads(site.look("campaign", "failures", "failing", "--json"))
     causes = {(item["what"], item["code"]): item for item in found}
     assert causes["structures", "not_converged"]["count"] == 3
     assert causes["structures", "unsupported_species"]["count"] == 1
@@ -142,10 +146,12 @@ def test_failures_and_retry(site: Site) -> None:
 
 
 def test_control_c_detaches(site: Site) -> None:
+    site.gate.close()
     front = site.start("campaign", "run", simple(site, "detached"), "--no-progress")
     site.until(lambda: site.campaign_state("detached") == "running", "running")
     front.send_signal(signal.SIGINT)
-    text = front.communicate(timeout=20)[0]
+    text = front.communicate(timeout=PATIENCE_S)[0]
+    site.gate.open()
     assert front.returncode == 0
     assert "campaign status detached --watch" in text
     result = site.matcompute("campaign", "status", "detached", "--watch")

@@ -16,7 +16,7 @@ from matcompute_kernels import duplicate_groups, feature_labels, fps, pareto_fro
 
 from .conftest import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 FILE = """\
 schema: matcompute.campaign/v1
@@ -68,7 +68,7 @@ def diverse(site: Site) -> Path:
 
     ase.io.write(site.folder / "mixed.extxyz", _structures(), format="extxyz")
     (site.folder / "diverse.yaml").write_text(FILE)
-    plan = json.loads(site.matcompute("campaign", "plan", str(site.folder / "diverse.yaml"), "--json").stdout)
+    plan = json.loads(site.look("campaign", "plan", str(site.folder / "diverse.yaml"), "--json"))
     assert [s["calculator"] for s in plan["stages"]] == [
         "emt", "soap", None, "valle_oganov", None, "soap", None
     ]  # fmt: skip
@@ -78,7 +78,7 @@ def diverse(site: Site) -> Path:
 
 
 def test_the_dataset_is_valid_and_says_what_it_holds(site: Site, diverse: Path) -> None:
-    assert "valid" in site.matcompute("dataset", "validate", "--release", str(diverse)).stdout
+    assert "valid" in site.look("dataset", "validate", "--release", str(diverse))
     with Dataset(diverse) as data:
         assert list(data.selections) == ["select", "diverse", "front"]
         assert sorted(data.descriptors) == ["fingerprint", "local", "soap"]
@@ -148,7 +148,7 @@ def test_a_structure_that_cannot_be_described_has_a_reason(site: Site, diverse: 
         assert np.isnan(read_descriptor(data, "fingerprint", np.flatnonzero(status != Status.OK))).all()
         assert "periodic in three directions" in data.entry_column("message")[13]
         assert (descriptor_status(data, "local")[status != Status.OK] == Status.NOT_SELECTED).all()
-    shown = site.matcompute("campaign", "failures", "diverse").stdout
+    shown = site.look("campaign", "failures", "diverse")
     assert "fingerprint" in shown
     assert "periodic in three directions" in " ".join(shown.split())
     stages = {stage["name"]: stage for stage in site.status("diverse")["stages"]}
@@ -179,7 +179,7 @@ def test_trace_and_export_of_a_descriptor(site: Site, diverse: Path) -> None:
     shown = site.matcompute("dataset", "trace", str(diverse), entry, "diverse").stdout
     assert "6 farthest points of soap" in shown
     out = site.folder / "soap.npz"
-    site.matcompute("dataset", "export", str(diverse), str(out), "--descriptor", "soap")
+    site.look("dataset", "export", str(diverse), str(out), "--descriptor", "soap")
     with np.load(out) as archive, Dataset(diverse) as data:
         np.testing.assert_array_equal(archive["values"], read_descriptor(data, "soap"))
 

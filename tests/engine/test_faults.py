@@ -14,11 +14,12 @@ import h5py
 import pytest
 
 from matcompute.dataset import Dataset
+from tests.plugins import write_plugin
 
 from .conftest import Site, write_structures
 from .test_control import SIMPLE, simple
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture
@@ -46,8 +47,9 @@ def small_site(small_disk: Path) -> Iterator[Site]:
 
 def test_full_disk(small_site: Site) -> None:
     site = small_site
+    site.gate.close()
     site.matcompute("campaign", "run", simple(site, "full", size=2), "--detach")
-    site.until(lambda: site.done(site.jobs()) >= 1, "a structure")
+    site.let_pass_until(lambda: site.done(site.jobs()) >= 1, "a structure")
     ballast = site.folder / "ballast"
     with ballast.open("wb", buffering=0) as handle:
         try:
@@ -55,7 +57,8 @@ def test_full_disk(small_site: Site) -> None:
                 handle.write(b"\0" * 65536)
         except OSError:
             pass
-    result = site.matcompute("campaign", "status", "full", "--watch", check=False, timeout=200)
+    site.gate.open()
+    result = site.matcompute("campaign", "status", "full", "--watch", check=False)
     errors = [result.stdout]
     if "space" not in result.stdout:
         errors.append(site.matcompute("campaign", "resume", "full", check=False).stdout)
@@ -75,8 +78,8 @@ def test_read_only_workspace(small_site: Site) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(site.folder)], check=True)
     try:
         # What only looks still works.
-        assert "finished" in site.matcompute("campaign", "list").stdout
-        assert "entries" in site.matcompute("dataset", "info", str(site.dataset("readonly"))).stdout
+        assert "finished" in site.look("campaign", "list")
+        assert "entries" in site.look("dataset", "info", str(site.dataset("readonly")))
         result = site.matcompute(
             "campaign", "run", str(site.folder / "readonly.yaml"), "--name", "more", check=False
         )
@@ -103,25 +106,18 @@ class WithFile(EMTCalculator):
     def model_path(self, parameters=None):
         return Path(__file__).with_name("weights.bin")
 
-WITH_FILE = WithFile()
+withfile = WithFile()
 '''
 
 
 def test_missing_model(new_site: Site) -> None:
     """A third party's calculator whose weights disappear."""
     site = new_site
-    package = site.folder / "plugin"
-    (package / "withfile-1.0.dist-info").mkdir(parents=True)
-    (package / "withfile.py").write_text(PLUGIN)
-    (package / "withfile-1.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: withfile\nVersion: 1.0\n"
-    )
-    (package / "withfile-1.0.dist-info" / "entry_points.txt").write_text(
-        "[matcompute.calculators]\nwithfile = withfile:WITH_FILE\n"
-    )
-    site.environment["PYTHONPATH"] = str(package)
+    package = site.folder / "models"
+    write_plugin(package, "withfile", PLUGIN, "withfile")
+    site.environment["PYTHONPATH"] += f"{os.pathsep}{package}"
     file = Path(simple(site, "model"))
-    file.write_text(file.read_text().replace("emt", "withfile"))
+    file.write_text(file.read_text().replace("gated", "withfile"))
 
     result = site.matcompute("campaign", "run", str(file), check=False)
     assert result.returncode == 1
@@ -136,7 +132,7 @@ def test_corrupt_shard(new_site: Site) -> None:
     file = Path(simple(site, "corrupt"))
     # Out of budget after the first stage: a moment at which nothing runs.
     file.write_text(
-        file.read_text() + "  - eos: {calculator: emt, points: 5}\nbudget: {core_hours: 0.000001}\n"
+        file.read_text() + "  - eos: {calculator: gated, points: 5}\nbudget: {core_hours: 0.000001}\n"
     )
     assert "over-budget" in site.matcompute("campaign", "run", str(file), check=False).stdout
     (uuid,) = site.query("SELECT result_uuid FROM batch WHERE result_uuid IS NOT NULL")[0]
@@ -190,7 +186,7 @@ def test_a_dataset_is_a_source(site: Site) -> None:
 
 def test_a_newer_state_database(new_site: Site) -> None:
     site = new_site
-    assert "no campaign yet" in site.matcompute("campaign", "list").stdout
+    assert "no campaign yet" in site.look("campaign", "list")
     connection = sqlite3.connect(site.root / "state.sqlite")
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.commit()

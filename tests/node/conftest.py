@@ -19,21 +19,28 @@ from ase.build import bulk
 from matcompute.dataset import Dataset, DatasetWriter, Metadata
 from matcompute.node.checkpoint import count_journal
 from matcompute_kernels import Batch
+from tests.plugins import GO_THROUGH, Gate, write_plugin
 
 BIN = Path(sys.executable).parent
+#: Seconds after which something that should happen is given up: far more than a slow, busy machine needs.
+PATIENCE_S = 300.0
 
-#: A third-party package: real modules and real entry points, found through PYTHONPATH.
-PLUGIN = '''
-import os, signal, time
+PLUGIN = (
+    GO_THROUGH
+    + '''
+import os, signal
+from pathlib import Path
 from ase.calculators.emt import EMT
 from matcompute.node.adapters import CalculatorAdapter
 
 
 class Slow(EMT):
-    """EMT that takes its time: kills can be aimed."""
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        time.sleep(float(os.environ.get("TEST_SLEEP", "0.02")))
+    """EMT that takes its time and waits at a gate: kills can be aimed."""
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        if "numbers" in system_changes:  # a structure's first evaluation
+            go_through(Path(os.environ["TEST_GATE"]))
+        super().calculate(atoms, properties, system_changes)
+        time.sleep(float(os.environ.get("TEST_SLEEP", "0")))
 
 
 class Faulty(EMT):
@@ -50,7 +57,7 @@ class Faulty(EMT):
         if symbols == {"Au"}:
             time.sleep(60)
         if symbols == {"Ni"}:
-            time.sleep(0.3)
+            time.sleep(0.6)
 
 
 class _Base(CalculatorAdapter):
@@ -77,19 +84,14 @@ class FaultyAdapter(_Base):
 
 slow, faulty = SlowAdapter(), FaultyAdapter()
 '''
+)
 
 
 @pytest.fixture(scope="session")
 def plugin_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder for PYTHONPATH that holds the plug-in."""
-    root = tmp_path_factory.mktemp("plugin")
-    (root / "badcalculators.py").write_text(PLUGIN)
-    info = root / "badcalculators-0.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: badcalculators\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text(
-        "[matcompute.calculators]\nslow = badcalculators:slow\nfaulty = badcalculators:faulty\n"
-    )
+    root = tmp_path_factory.mktemp("plugin") / "package"
+    write_plugin(root, "badcalculators", PLUGIN, "slow", "faulty")
     return root
 
 
@@ -112,7 +114,8 @@ class JobFolder:
 
     def __init__(self, folder: Path, plugin_path: Path) -> None:
         self.folder = folder
-        self.env = os.environ | {"PYTHONPATH": str(plugin_path)}
+        self.gate = Gate(folder / "gate")
+        self.env = os.environ | {"PYTHONPATH": str(plugin_path), "TEST_GATE": str(folder / "gate")}
         self.env.pop("MATCOMPUTE_TRACEBACK", None)
 
     def write(
@@ -157,7 +160,7 @@ class JobFolder:
         )
 
     def run(
-        self, *options: str, ranks: int = 0, timeout: float = 120, **popen: Any
+        self, *options: str, ranks: int = 0, timeout: float = PATIENCE_S, **popen: Any
     ) -> subprocess.CompletedProcess[str]:
         with self.start(*options, ranks=ranks, **popen) as process:
             out, err = process.communicate(timeout=timeout)
@@ -169,11 +172,21 @@ class JobFolder:
     def starts(self) -> int:
         return sum(count_journal(self.folder / "checkpoint", "start").values())
 
-    def wait_done(self, count: int, process: subprocess.Popen[str], timeout: float = 60.0) -> None:
-        end = time.monotonic() + timeout
+    def let_done(self, count: int, process: subprocess.Popen[str]) -> None:
+        """Let structures of a running job pass the closed gate until so many are finished."""
+        end = time.monotonic() + PATIENCE_S
         while len(self.done()) < count:
+            self.gate.let_one_pass()
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < end, "the job does not get on"
+            time.sleep(0.01)
+
+    def wait_begun(self, count: int, process: subprocess.Popen[str]) -> None:
+        """Wait until so many structures were begun."""
+        end = time.monotonic() + PATIENCE_S
+        while self.starts() < count:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end, "the job does not begin"
             time.sleep(0.01)
 
     def pids(self) -> set[int]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_help_is_quick() -> None:
+    """In processor time: other programs share the machine with the tests."""
     times = []
     for _ in range(3):
-        begun = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         text = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
-        times.append(time.perf_counter() - begun)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert "run" in text
     assert "info" in text
     assert min(times) < 0.4

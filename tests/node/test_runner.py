@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,8 @@ from ase import Atoms
 from ase.build import bulk
 
 from matcompute.dataset import Status
+
+from .conftest import PATIENCE_S
 
 MakeJob = Callable[..., Any]
 MakeAlloys = Callable[..., list[Atoms]]
@@ -90,7 +93,7 @@ def test_bad_structures_never_stop_a_batch(make_job: MakeJob) -> None:
     ]
     job = make_job(
         structures=structures, parameters={"fmax": 0.01, "max_volume_ratio": 1.5}, calculator="faulty",
-        structure_timeout_s=0.5,
+        structure_timeout_s=2,
     )  # fmt: skip
     finished = job.run()
     assert finished.returncode == 0, finished.stderr
@@ -106,8 +109,8 @@ def test_bad_structures_never_stop_a_batch(make_job: MakeJob) -> None:
         assert messages[2].startswith("ArithmeticError: the potential is singular here")
         assert "energy is nan" in messages[3]
         assert "Fe" in messages[4]
-        assert "0.5 s" in messages[5]
-        assert "0.5 s" in messages[6]
+        assert "than 2 s" in messages[5]
+        assert "than 2 s" in messages[6]
         assert "volume" in messages[7]
         assert "volume" in messages[9]
         energy = shard.column("energy")
@@ -152,14 +155,15 @@ def test_checkpoint_serves_other_shards_and_no_other_parameters(
 
 
 def test_walltime_stops_in_time_and_continues(make_job: MakeJob, make_alloys: MakeAlloys) -> None:
-    job = make_job(structures=make_alloys(120), task="static", calculator="slow", margin_s=0.3)
-    job.env["TEST_SLEEP"] = "0.1"
-    finished = job.run("--walltime", "5")
+    """The structures sleep longer than the walltime; what they need besides depends on the machine."""
+    job = make_job(structures=make_alloys(60), task="static", calculator="slow", margin_s=0.5)
+    job.env["TEST_SLEEP"] = "0.3"
+    finished = job.run("--walltime", "8")
     assert finished.returncode == 75, finished.stderr
     assert "walltime" in finished.stderr
     first = job.summary
-    assert first["wall_s"] < 5
-    assert 0 < first["counts"]["ok"] < 120
+    assert first["wall_s"] < 8
+    assert 0 < first["counts"]["ok"] < 60
     job.env["TEST_SLEEP"] = "0"
     assert job.run().returncode == 0
     assert job.summary["n_reused"] == first["counts"]["ok"]
@@ -169,7 +173,7 @@ def test_walltime_stops_in_time_and_continues(make_job: MakeJob, make_alloys: Ma
 def test_structure_longer_than_the_walltime_is_given_up(make_job: MakeJob) -> None:
     job = make_job(structures=[bulk("Cu", a=3.7)], parameters={"fmax": 1e-9}, calculator="slow", processes=1)
     job.env["TEST_SLEEP"] = "0.6"
-    codes = [job.run("--walltime", "2.5").returncode for _ in range(2)]
+    codes = [job.run("--walltime", "8").returncode for _ in range(2)]
     assert codes == [0, 0]
     with job.results() as shard:
         assert shard.status("energy")[0] == Status.TIMED_OUT
@@ -178,10 +182,13 @@ def test_structure_longer_than_the_walltime_is_given_up(make_job: MakeJob) -> No
 
 def test_second_copy_waits_and_finds_everything_done(make_job: MakeJob, make_alloys: MakeAlloys) -> None:
     job = make_job(structures=make_alloys(8), calculator="slow")
+    job.gate.close()
     with job.start() as first:
-        job.wait_done(1, first)
+        job.let_done(1, first)
         with job.start() as second:
-            codes = first.wait(60), second.wait(60)
+            time.sleep(1)  # it may come as far as it can
+            job.gate.open()
+            codes = first.wait(PATIENCE_S), second.wait(PATIENCE_S)
     assert codes == (0, 0)
     assert set(job.done().values()) == {1}
     assert (job.summary["n_computed"], job.summary["n_reused"]) == (0, 8)
@@ -205,8 +212,10 @@ def test_slots_are_shared_between_jobs(make_job: MakeJob, make_alloys: MakeAlloy
     slots = job.folder.parent / "slots"
     slots.mkdir()
     (slots / "core-0").touch()
+    for one in (job, other):
+        one.env["TEST_SLEEP"] = "0.02"
     with job.start() as first, other.start() as second:
-        assert (first.wait(60), second.wait(60)) == (0, 0)
+        assert (first.wait(PATIENCE_S), second.wait(PATIENCE_S)) == (0, 0)
     # With one slot no two structures of either job may overlap.
     spans = []
     for one in (job, other):

@@ -85,21 +85,32 @@ def test_warm_calls_compile_nothing_more() -> None:
 
 
 def test_library_is_quick() -> None:
-    """Import below 0.3 s; the first call of a warm kernel in a new process below 1 s (of the processor)."""
+    """Import costs little beside Numba's own, 0.2 s; the first call of a warm kernel in a new process below 1 s.
+
+    In processor time, as multiples of Numba's import: machines differ.
+    """
     warm_up(["soap"])
     program = (
-        "import time; a = time.process_time(); import matcompute_kernels as m; b = time.process_time();"
-        "from ase.build import bulk; atoms = bulk('NaCl', 'rocksalt', a=5.6); m.Batch;"
-        "c = time.process_time(); m.soap(atoms, ['Na', 'Cl'], 3.0, 2, 2); print(b - a, time.process_time() - c)"
+        "import time; a = time.process_time(); import numpy, numba; b = time.process_time();"
+        "import matcompute_kernels as m; m.Batch; c = time.process_time();"
+        "from ase.build import bulk; atoms = bulk('NaCl', 'rocksalt', a=5.6);"
+        "d = time.process_time(); m.soap(atoms, ['Na', 'Cl'], 3.0, 2, 2);"
+        "print(b - a, c - b, time.process_time() - d)"
     )
-    times = [
-        [
-            float(x)
-            for x in subprocess.run(
-                [sys.executable, "-c", program], capture_output=True, text=True, check=True
-            ).stdout.split()
-        ]
-        for _ in range(3)
-    ]
-    assert min(t[0] for t in times) < 0.3
-    assert min(t[1] for t in times) < 1.0
+    numba, ours, call = (
+        min(column)
+        for column in zip(
+            *(
+                map(
+                    float,
+                    subprocess.run(
+                        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+                    ).stdout.split(),
+                )
+                for _ in range(3)
+            ),
+            strict=True,
+        )
+    )
+    assert ours < 0.5 * numba
+    assert call < 5 * numba

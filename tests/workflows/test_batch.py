@@ -113,8 +113,8 @@ def test_walltime_goes_on_from_the_checkpoint(write_shard, submit_batch, wait_fo
         one.rattle(0.05, seed=seed)
         atoms.append(one)
     task = {**emt_task, "parameters": {"fmax": 0.001}}
-    node = submit_batch(write_shard(atoms), task, walltime_s=3)
-    wait_for(node, timeout=180)
+    node = submit_batch(write_shard(atoms), task, walltime_s=3, processes=1)
+    wait_for(node)
     assert node.exit_status == 0, node.exit_message
     jobs = node.called
     assert len(jobs) > 1, "the work fitted into one walltime: the test shows nothing"

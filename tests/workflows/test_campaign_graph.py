@@ -49,7 +49,7 @@ def campaign(workspace, centre, wait_for, tmp_path_factory):
         nodes = [
             submit(build_batch(centre, s, task, label=f"graph/{stage}/{i}")) for i, s in enumerate(shards)
         ]
-        wait_for(*nodes, timeout=120)
+        wait_for(*nodes)
         assert all(node.is_finished_ok for node in nodes)
         return [node.outputs.results for node in nodes]
 

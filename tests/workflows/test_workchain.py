@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import psutil
 import pytest
 from aiida.common.links import LinkType
 from aiida.orm import CalcJobNode, Dict, RemoteData
 from ase.build import bulk
 
+from matcompute.node.checkpoint import count_journal
 from matcompute_workflows import BatchCalculation, ShardData, build_batch
 from matcompute_workflows.batch import EXIT_CODES
 
@@ -173,7 +177,7 @@ def test_every_exit_code_of_a_job_has_a_handler(process, job, label):
 def test_what_is_finished_is_kept_when_a_batch_is_given_up(
     workspace, centre, write_shard, emt_task, wait_for
 ):
-    """One job may run, and its walltime is too short for all: the rest is lost, the finished part is not."""
+    """One job may run, and it is asked to stop after its first structures: the rest is lost, these are not."""
     from aiida.engine import submit
 
     from matcompute.dataset import Status
@@ -188,11 +192,21 @@ def test_what_is_finished_is_kept_when_a_batch_is_given_up(
         ShardData(write_shard(atoms)),
         {**emt_task, "parameters": {"fmax": 0.001}},
         label="given up",
-        resources={"walltime_s": 6},
         max_iterations=1,
     )
     node = submit(builder)
-    wait_for(node, timeout=120)
+    stopped = []
+
+    def stop() -> None:
+        for job in node.called:
+            folder = job.get_remote_workdir() if isinstance(job, CalcJobNode) else None
+            if not stopped and folder and count_journal(Path(folder) / "checkpoint"):
+                stopped.extend(p for p in psutil.process_iter(["cmdline", "cwd"]) if _is_program(p, folder))
+                for process in stopped:
+                    process.terminate()
+
+    wait_for(node, each=stop)
+    assert stopped
     assert node.exit_status == 401, node.exit_message
     assert [link.link_label for link in node.base.links.get_outgoing(link_type=LinkType.CALL_CALC).all()][
         :2
@@ -206,6 +220,11 @@ def test_what_is_finished_is_kept_when_a_batch_is_given_up(
         assert 0 < lost.sum() < len(results)
         assert set(status[~lost].tolist()) <= {Status.OK, Status.NOT_CONVERGED}
         assert set(results.entry_column("message")[lost].tolist()) == {"its batch was given up"}
+
+
+def _is_program(process, folder):
+    command = process.info["cmdline"] or []
+    return process.info["cwd"] == folder and any(word.endswith("matcompute-node") for word in command)
 
 
 def test_a_walltime_grows_as_far_as_the_partition_lets_it(process, job):

@@ -78,9 +78,9 @@ def test_init_makes_everything_and_says_where(made):
 def test_nothing_is_written_in_the_home(made, matcompute):
     """Init, daemon, one batch, verdi, stop."""
     root, home = made
+    env = {"HOME": str(home)}
     try:
         _run_batch(root, home)
-        env = {"HOME": str(home)}
         assert "BatchWorkChain" in matcompute("verdi", "process", "list", "-a", cwd=root, **env).stdout
         status = json.loads(matcompute("-w", root, "workspace", "status", "--json", **env).stdout)
         assert status["daemon"]["state"] == "running"
@@ -100,6 +100,24 @@ def test_a_moved_workspace_works(made, matcompute, tmp_path):
         assert storage["profiles"]["matcompute"]["storage"]["config"]["filepath"].startswith(str(target))
     finally:
         matcompute("-w", target, "workspace", "stop")
+
+
+def test_verdi_starts_our_daemon(made, matcompute):
+    """AiiDA's own broker would delete the folder that a damaged file names: the current one, all of it."""
+    root, _ = made
+    there = {path.name for path in root.iterdir()}
+    (root / "aiida/.aiida/broker").mkdir(exist_ok=True)
+    (folder,) = (root / "aiida/.aiida/broker").glob("*")
+    (folder / "broker.sockets").write_text("")
+    try:
+        assert "daemon started" in matcompute("verdi", "daemon", "start", cwd=root).stdout
+        assert "daemon restarted" in matcompute("verdi", "daemon", "restart", cwd=root).stdout
+        assert there <= {path.name for path in root.iterdir()}
+    finally:
+        matcompute("-w", root, "workspace", "stop")
+    refused = matcompute("verdi", "daemon", "start", "3", cwd=root, check=False)
+    assert refused.returncode == 2
+    assert "one worker" in refused.stderr
 
 
 def test_two_starts_at_once_make_one_daemon(made, tmp_path, matcompute):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,9 @@ _log = logging.getLogger("matcompute_kernels.cuda")
 
 def cuda_problem() -> str | None:
     """Return in one line why CUDA cannot be used here, or None if it can."""
+    if "cupy" not in sys.modules and find_spec("cupy") is not None and not _driver_loads():
+        # Importing CuPy takes a second and makes a folder in the user's home: not for nothing.
+        return "there is no driver of a GPU (libcuda does not load); run on a machine with a GPU"
     try:
         import cupy
     except ImportError as error:
@@ -62,6 +68,18 @@ def cuda_problem() -> str | None:
             "update its driver (nvidia-smi shows it)"
         )
     return None if count else "no GPU is visible (CUDA_VISIBLE_DEVICES may hide it)"
+
+
+@cache
+def _driver_loads() -> bool:
+    """Whether a GPU's driver is there; only Linux is asked, where its names are known."""
+    if sys.platform != "linux" or Path("/dev/kfd").exists():  # AMD's and Hygon's, for CuPy's ROCm build
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def choose_backend(backend: str = "auto") -> str:

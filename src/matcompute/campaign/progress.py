@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from matcompute.campaign.control import status
-from matcompute.campaign.dispatcher.launch import LOG_NAME, DispatcherError, ensure_dispatcher, last_words
+from matcompute.campaign.dispatcher.launch import (
+    LOG_NAME,
+    DispatcherError,
+    dispatcher_processes,
+    ensure_dispatcher,
+    last_words,
+)
 from matcompute.campaign.state import State
 from matcompute.campaign.state.counts import CampaignStatus, StageStatus
 
@@ -47,18 +53,20 @@ def follow(
             moved = [(part.state, part.n_total, part.n_done, part.n_running) for part in found.stages]
             if (found.state, moved) != before:
                 starts, before = 0, (found.state, moved)
-            starts += ensure_dispatcher(workspace, state)
+            starts += ensure_dispatcher(workspace, state, wait=False)
             if starts > MAX_STARTS:
                 raise DispatcherError(
                     f"the dispatcher has died {MAX_STARTS} times and nothing moved: {last_words(workspace)}",
                     hint=f"its log: {workspace.logs_dir / LOG_NAME}",
                 )
         if not ensure and begun - alive > 5.0:
-            workspace.require_writable()
-            raise DispatcherError(
-                f"nothing moves: no dispatcher works on campaign '{name}' ({found.state}) {last_words(workspace)}",
-                hint=f"matcompute campaign resume {name}",
-            )
+            if not dispatcher_processes(workspace):
+                workspace.require_writable()
+                raise DispatcherError(
+                    f"nothing moves: no dispatcher works on campaign '{name}' ({found.state}) {last_words(workspace)}",
+                    hint=f"matcompute campaign resume {name}",
+                )
+            alive = begun  # one is about to begin
         # Counting a million tasks takes a while: never spend more than a tenth of the time on it.
         time.sleep(max(interval, 10 * (time.monotonic() - begun)))
 

@@ -127,6 +127,17 @@ def path() -> None:
     click.echo(str(_find().root))
 
 
+def _start_instead(found: Workspace, arguments: tuple[str, ...]) -> None:
+    """Start our supervisor where verdi would start AiiDA's, which may delete the folder that it is started in."""
+    if arguments[2:]:
+        raise click.UsageError(
+            f"the daemon of a workspace has one worker and no options: {arguments[2]} means nothing"
+        )
+    stopped = found.stop_daemon().action if arguments[1] == "restart" else ""
+    action = found.ensure_daemon().action or "was running"
+    click.echo("daemon restarted" if stopped else f"daemon {action}")
+
+
 @click.command(
     context_settings={
         "ignore_unknown_options": True,
@@ -138,6 +149,10 @@ def path() -> None:
 def verdi(arguments: tuple[str, ...]) -> None:
     """Run AiiDA's verdi on this workspace's profile: matcompute verdi -- process list."""
     found = _find()
+    starts = arguments[:2] in (("daemon", "start"), ("daemon", "restart")) and "--help" not in arguments
+    if starts and found.settings.embedded:
+        _start_instead(found, arguments)
+        return
     found.load_profile()  # adapts the configuration of a workspace that was moved
     command = [sys.executable, "-m", "aiida", "-p", found.profile_name, *arguments]
     os.execve(sys.executable, command, found.verdi_env())

@@ -89,7 +89,7 @@ def _preload() -> None:
             LOGGER.exception("cannot import matcompute_workflows.%s", name)
 
 
-def _await_broker(files: DaemonFiles, timeout: float = 20.0) -> str:
+def _await_broker(files: DaemonFiles, timeout: float = 120.0) -> str:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         endpoint = files.endpoint()

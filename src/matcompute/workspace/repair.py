@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from matcompute.workspace.errors import DaemonError
 from matcompute.workspace.runtime import DaemonFiles
 from matcompute.workspace.status import RepairReport
 
@@ -123,8 +124,14 @@ def _continue(pks: list[int]) -> None:
     controller = get_manager().get_process_controller()
     futures: list[Any] = [controller.continue_process(pk, nowait=False, no_reply=False) for pk in pks]
     for future in futures:
-        if future is not None:
-            future.result(timeout=30)  # the broker has the task on disk
+        if future is None:
+            continue
+        try:
+            future.result(timeout=60)  # the broker has the task on disk
+        except TimeoutError:
+            raise DaemonError(
+                "the broker took no task within 60 s", hint="matcompute workspace repair"
+            ) from None
 
 
 def _is_failure(message: str) -> bool:

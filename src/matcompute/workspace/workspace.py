@@ -233,7 +233,8 @@ class Workspace:
         Raises
         ------
         DaemonError
-            If it does not answer within ``timeout`` seconds.
+            If it does not answer within ``timeout`` seconds; while its parts live and are still starting, as on a busy
+            machine, it has ten times as long.
         """
         from matcompute.workspace import daemon
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from platform import machine
@@ -89,6 +90,29 @@ def test_with_cupy_and_no_driver():
     assert [line for line in done.stderr.splitlines() if line.startswith("log: ")] == [
         f"log: no CUDA, the CPU is used: {cuda_problem()}"
     ]
+
+
+ONLY_ASKED = """
+import sys
+from matcompute_kernels.cuda import choose_backend, cuda_problem
+assert choose_backend("auto") == "numba"
+print(cuda_problem(), "cupy" in sys.modules)
+"""
+
+
+def test_cupy_is_not_imported_where_no_driver_is(tmp_path):
+    """It takes a second, and makes a folder in the user's home."""
+    if cuda_problem() is None:
+        pytest.skip("there is a GPU")
+    done = subprocess.run(
+        [sys.executable, "-c", ONLY_ASKED],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    assert done.stdout.endswith("run on a machine with a GPU False\n") or "not installed" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_auto_says_once_why(monkeypatch, caplog):

@@ -25,6 +25,7 @@ __all__ = [
     "DispatcherError",
     "dispatcher_alive",
     "dispatcher_lock",
+    "dispatcher_processes",
     "end_dispatcher",
     "ensure_dispatcher",
     "last_words",
@@ -32,6 +33,8 @@ __all__ = [
 
 #: Name of the log in the workspace's ``logs`` folder.
 LOG_NAME = "dispatcher.log"
+#: What a dispatcher's command line says between the interpreter and the workspace.
+_ARGUMENTS = ["-m", "matcompute.campaign.dispatcher"]
 
 
 class DispatcherError(MatcomputeError):
@@ -53,11 +56,35 @@ def dispatcher_alive(workspace: Workspace) -> bool:
         return True
 
 
-def ensure_dispatcher(workspace: Workspace, state: State, *, timeout: float = 20.0) -> bool:
+def dispatcher_processes(workspace: Workspace) -> list[int]:
+    """Return the process ids of dispatchers that have not ended, the lock's holder and those that come or go."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []  # a zombie has none
+        if command[1:] == [*_ARGUMENTS, str(workspace.root)]:
+            found.append(process.pid)
+    return found
+
+
+def ensure_dispatcher(
+    workspace: Workspace, state: State, *, wait: bool = True, timeout: float = 60.0
+) -> bool:
     """Have a dispatcher that sees all work that is in the state tables now; return whether one was started.
 
     Cheap when one is alive. A dispatcher that is about to exit says so in the tables first, in the same transaction
-    in which it found nothing to do; then its end is awaited and a new one started.
+    in which it found nothing to do; then its end is awaited and a new one started. One that was started a moment ago
+    and holds no lock yet is awaited too: on a slow machine that takes seconds, and it must not be taken for dead.
+
+    Parameters
+    ----------
+    workspace, state
+        Where.
+    wait
+        Otherwise return at once while one comes or goes; ask again later.
+    timeout
+        Seconds to wait.
 
     Raises
     ------
@@ -65,15 +92,21 @@ def ensure_dispatcher(workspace: Workspace, state: State, *, timeout: float = 20
         If it cannot be started.
     """
     deadline = time.monotonic() + timeout
-    while dispatcher_alive(workspace):
-        with state.read() as connection:
-            what = connection.execute(select(dispatcher.c.state).where(dispatcher.c.id == 1)).scalar()
-        if what != "exiting":
+    while True:
+        if dispatcher_alive(workspace):
+            with state.read() as connection:
+                what = connection.execute(select(dispatcher.c.state).where(dispatcher.c.id == 1)).scalar()
+            if what != "exiting":
+                return False
+        elif not dispatcher_processes(workspace):
+            break
+        if not wait:
             return False
         if time.monotonic() > deadline:
+            pids = dispatcher_processes(workspace)
             raise DispatcherError(
-                f"the dispatcher of {workspace.root} does not end",
-                hint=f"look at {_log(workspace)}; end it with: kill {_pid(state)}",
+                f"the dispatcher of {workspace.root} neither works nor ends",
+                hint=f"look at {_log(workspace)}; end it with: kill {' '.join(map(str, pids))}",
             )
         time.sleep(0.05)
     workspace.require_writable()
@@ -81,7 +114,7 @@ def ensure_dispatcher(workspace: Workspace, state: State, *, timeout: float = 20
     return True
 
 
-def end_dispatcher(workspace: Workspace, *, timeout: float = 30.0) -> int | None:
+def end_dispatcher(workspace: Workspace, *, timeout: float = 120.0) -> int | None:
     """End the living dispatcher after its present step; return its process id, None if there was none.
 
     Raises
@@ -89,22 +122,25 @@ def end_dispatcher(workspace: Workspace, *, timeout: float = 30.0) -> int | None
     DispatcherError
         If it does not end.
     """
-    if not workspace.state_path.exists() or not dispatcher_alive(workspace):
+    pids = dispatcher_processes(workspace)
+    if not pids and workspace.state_path.exists() and dispatcher_alive(workspace):
+        # The workspace was moved since: its dispatcher has another command line.
+        with State(workspace.state_path) as state:
+            known = _pid(state)
+        pids = [] if known is None else [known]
+    if not pids:
         return None
-    with State(workspace.state_path) as state:
-        pid = _pid(state)
-    if pid is None:
-        return None
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
-    while dispatcher_alive(workspace):
+    while dispatcher_alive(workspace) or dispatcher_processes(workspace):
         if time.monotonic() > deadline:
             raise DispatcherError(
-                f"the dispatcher (process {pid}) does not end", hint=f"look at {_log(workspace)}"
+                f"the dispatcher (process {pids[0]}) does not end", hint=f"look at {_log(workspace)}"
             )
         time.sleep(0.05)
-    return pid
+    return pids[0]
 
 
 def _spawn(workspace: Workspace) -> None:
@@ -112,7 +148,7 @@ def _spawn(workspace: Workspace) -> None:
         workspace.logs_dir.mkdir(exist_ok=True)
         with _log(workspace).open("ab") as log:
             subprocess.Popen(
-                [sys.executable, "-m", "matcompute.campaign.dispatcher", str(workspace.root)],
+                [sys.executable, *_ARGUMENTS, str(workspace.root)],
                 env=workspace.environment(),
                 cwd=workspace.root,
                 stdin=subprocess.DEVNULL,
