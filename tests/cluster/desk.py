@@ -66,7 +66,7 @@ class Desk:
 
     # ------------------------------------------------------------------ commands
     def matcompute(
-        self, *arguments: str | Path, check: bool = True, timeout: float = 400
+        self, *arguments: str | Path, check: bool = True, timeout: float = 900
     ) -> subprocess.CompletedProcess[str]:
         """Run the command line as a user does."""
         done = subprocess.run(
@@ -158,7 +158,7 @@ class Desk:
         )
         return Counter(dict(rows))
 
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 120) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = 300) -> Any:
         """Wait for something."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

@@ -56,7 +56,7 @@ def test_batch_on_each_centre(
 
     sites = (slurm_a, slurm_b, sge)
     nodes = {site: submit(registered(site), site.name, processes=2) for site in sites}
-    wait_for(*nodes.values(), timeout=150)
+    wait_for(*nodes.values(), timeout=600)
     for site, node in nodes.items():
         assert node.is_finished_ok, (site.name, node.exit_status, node.exit_message)
         assert node.outputs.results.n_entries == 2, site.name
@@ -94,7 +94,7 @@ def test_mpi_batch_in_a_partition(
         walltime_s=90,
         extra_directives=extra,
     )
-    wait_for(node, timeout=90)
+    wait_for(node, timeout=600)
     assert node.is_finished_ok, (node.exit_status, node.exit_message)
     summary = node.outputs.summary.get_dict()
     assert summary["ranks"] == 2

@@ -18,7 +18,7 @@ from .services import Site
 
 #: Structures of the long campaign, and of one of its batches.
 COUNT, SIZE = 504, 28
-#: Time that sshd is away, in s.
+#: Shortest time that sshd is away, in s.
 AWAY_S = 30.0
 
 
@@ -41,7 +41,7 @@ def settled(slurm_a: Site, slurm_b: Site, sge: Site) -> None:
 
 @pytest.mark.slow
 @pytest.mark.kill
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1500)
 def test_campaign_over_three_centres_while_they_fail(
     desk: Desk, slurm_a: Site, slurm_b: Site, sge: Site
 ) -> None:
@@ -54,7 +54,7 @@ def test_campaign_over_three_centres_while_they_fail(
         return len(events(job_folders(where or sites) - before, "done"))
 
     run = desk.start("campaign", "run", desk.campaign("many", structures, size=SIZE))
-    desk.until(lambda: all(done(site) for site in sites), "work at all three centres", 120)
+    desk.until(lambda: all(done(site) for site in sites), "work at all three centres", 300)
 
     sge.sshd_down()
     away = time.monotonic()
@@ -67,13 +67,17 @@ def test_campaign_over_three_centres_while_they_fail(
     dispatcher = desk.dispatcher()
     assert dispatcher is not None
     os.kill(dispatcher, signal.SIGKILL)
+    log = desk.root / "logs/dispatcher.log"
+    desk.until(
+        lambda: "centre 'sge' is down" in log.read_text(), "the dispatcher's notice that sge is away", 240
+    )
     time.sleep(max(0.0, AWAY_S - (time.monotonic() - away)))
     sge.sshd_up()
     slurm_b.resume("b1")
     assert desk.state("many") != "finished", "all was done before anything failed; the campaign is too short"
 
     # Whoever watches starts the dispatcher again; had nobody watched, `resume` would.
-    output, _ = run.communicate(timeout=300)
+    output, _ = run.communicate(timeout=600)
     if run.returncode != 0:
         desk.matcompute("campaign", "resume", "many")
     assert desk.state("many") == "finished", output + desk.log()
@@ -86,10 +90,8 @@ def test_campaign_over_three_centres_while_they_fail(
         assert set(dataset.ids) == set(counts)
         assert (dataset.status("energy") == Status.OK).all()
     assert set(desk.centres_used("many")) == {"slurm-a", "slurm-b", "sge"}
-    log = (desk.root / "logs/dispatcher.log").read_text()
-    assert len(re.findall(r"dispatcher \d+ starts", log)) >= 2
-    assert "centre 'sge' is down" in log
-    assert "centre 'sge' is back" in log
+    assert len(re.findall(r"dispatcher \d+ starts", log.read_text())) >= 2
+    assert "centre 'sge' is back" in log.read_text()
 
 
 @pytest.mark.slow

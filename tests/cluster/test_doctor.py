@@ -41,7 +41,7 @@ def examine(site: Site, tmp_path: Path) -> Iterator[Callable[..., DoctorReport]]
     def run(overrides: Overrides | None = None, **options: Any) -> DoctorReport:
         path = site.profile(tmp_path, **{"launch": MPI, **(overrides or {})})
         paths.append(path)
-        return examine_file(None, path, smoke_timeout_s=90, **options)
+        return examine_file(None, path, smoke_timeout_s=300, **options)
 
     yield run
     for path in paths[-1:]:
@@ -75,7 +75,7 @@ def test_a_centre_in_order_passes(site: Site, examine: Callable[..., DoctorRepor
 
 
 def test_a_gpu_partition_is_tried_with_a_gpu(slurm_a: Site, tmp_path: Path) -> None:
-    report = examine_file(None, slurm_a.profile(tmp_path, launch=MPI), smoke_timeout_s=90)
+    report = examine_file(None, slurm_a.profile(tmp_path, launch=MPI), smoke_timeout_s=300)
     jobs = {job["partition"]: job for job in report.step("smoke").details["jobs"]}
     assert jobs["gpu"]["gpus"] in {"0", "1"}
     assert "gpus" not in jobs["cpu"]

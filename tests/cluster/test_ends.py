@@ -37,7 +37,7 @@ def one_campaign(desk: Desk, site: Site, name: str, disturb: Callable[[str, str]
     desk.until(lambda: sum(events(job_folders([site]) - before, "done").values()) >= 2, "some results")
     job, node = desk.until(lambda: running(site), "a running job")[0]
     disturb(job, node)
-    output, _ = run.communicate(timeout=240)
+    output, _ = run.communicate(timeout=600)
     assert desk.state(name) == "finished", output + desk.log()
     folders = job_folders([site]) - before
     assert len(folders) >= 2, "the job was not disturbed"

@@ -60,7 +60,7 @@ def test_through_a_gateway(slurm_b: Site, inner: None, tmp_path: Path) -> None:
     with pytest.raises(LoginError), Remote(direct):
         pass
     path = slurm_b.profile(tmp_path, **overrides)
-    report = examine_file(None, path, smoke_timeout_s=90)
+    report = examine_file(None, path, smoke_timeout_s=300)
     assert report.ok, [step.message for step in report.steps]
     Remote(Centre.load(path)).drop()
 
@@ -73,7 +73,7 @@ def test_a_script_obtains_the_key(slurm_b: Site, tmp_path: Path) -> None:
     script.chmod(0o755)
     auth = {"method": "mfa-script", "script": str(script), "key_file": str(key)}
     path = slurm_b.profile(tmp_path, login={"auth": auth})
-    report = examine_file(None, path, smoke_timeout_s=90)
+    report = examine_file(None, path, smoke_timeout_s=300)
     assert report.ok, [step.message for step in report.steps]
     assert calls.read_text().splitlines() == ["once"], "one login, and no second factor for each command"
     Remote(Centre.load(path)).drop()

@@ -23,7 +23,7 @@ from matcompute.dataset import Dataset, Status
 from .desk import Desk, events, job_folders, write_structures
 from .services import HOSTS, Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.kill, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.slow, pytest.mark.kill, pytest.mark.timeout(1500)]
 
 #: While ``~/slow`` is there, the answer of one submission is held back until ``~/slow`` is gone.
 SHIM = """\
@@ -127,7 +127,7 @@ def test_jobs_go_on_through_the_other_login_host(desk: Desk, slurm_b: Site) -> N
     desk.until(lambda: events(job_folders([slurm_b]) - before, "done"), "some results")
     slurm_b.sshd_down(HOSTS[0])
     try:
-        output, _ = run.communicate(timeout=300)
+        output, _ = run.communicate(timeout=3000)
     finally:
         slurm_b.sshd_up()
     assert desk.state("hosts") == "finished", output + desk.log()
@@ -151,7 +151,7 @@ def test_ssh_is_cut_while_a_job_is_submitted(desk: Desk, slurm_b: Site, shim: Sh
         slurm_b.container.run("pkill", "-KILL", "-u", slurm_b.container.user.name, "-f", "submit.begun")
     shim.release()
     slurm_b.sshd_up()
-    output, _ = run.communicate(timeout=300)
+    output, _ = run.communicate(timeout=3000)
     assert desk.state(name) == "finished", output + desk.log()
     computed_once(slurm_b, before, 6)
     assert sorted((names(slurm_b) - jobs).values()) == [1]
@@ -173,7 +173,7 @@ def test_a_job_of_a_cancelled_campaign_does_not_run_on(desk: Desk, slurm_b: Site
     assert slurm_b.jobs() == []
     slurm_b.resume("b1")
     for process in (run, cancel):
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert not events(job_folders([slurm_b]) - before, "done")
 
 
@@ -200,7 +200,7 @@ def test_a_batch_that_leaves_while_it_is_submitted(
     desk.until(lambda: desk.centres_used("leave").get("slurm-a"), "the other centre")
     assert slurm_b.jobs() == [], "its job is out of the queue before it goes elsewhere"
     slurm_b.resume("b1")
-    output, _ = run.communicate(timeout=300)
+    output, _ = run.communicate(timeout=3000)
     assert desk.state("leave") == "finished", output + desk.log()
     counts = events(job_folders([slurm_a, slurm_b]) - before, "done")
     assert sorted(counts.values()) == [1] * 6

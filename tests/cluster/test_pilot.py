@@ -24,7 +24,7 @@ from matcompute_kernels import Batch
 
 from .services import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PROGRAMS = Path(sys.prefix) / "bin"
 SOAP = "species=Al,Cu r_cut=4 n_max=3 l_max=2"
@@ -44,7 +44,7 @@ def report(done, _all):
 
 if __name__ == "__main__":
     centre = Centre.load(Path("centre.yaml"))
-    with pilots(centre, jobs=1, start_timeout_s=8 if "idle" in sys.argv else 120, on_wait=print) as client:
+    with pilots(centre, jobs=1, start_timeout_s=8 if "idle" in sys.argv else 300, on_wait=print) as client:
         parameters = {"species": ["Al", "Cu"], "r_cut": 4.0, "n_max": 3, "l_max": 2}
         describe_dataset("data.h5", "soap", parameters, driver="dask", size=1, cluster=client, progress=report,
                          patience_s=3)
@@ -92,7 +92,7 @@ def profile(site: Site, folder: Path, **overrides: Any) -> None:
         os.chown(path, user.uid, user.gid)
 
 
-def run(site: Site, command: str, *, check: bool = True, timeout: float = 300) -> str:
+def run(site: Site, command: str, *, check: bool = True, timeout: float = 600) -> str:
     """Run a command in the folder as a user on the login node; return all that it prints."""
     command = f"cd pilot && NUMBA_CACHE_DIR=$HOME/.numba timeout {timeout} {PROGRAMS}/{command} 2>&1"
     done: subprocess.CompletedProcess[str] = site.container.over_ssh(

@@ -33,7 +33,7 @@ def cancel(site: Site, *jobs: str) -> None:
     site(f"{'scancel' if site.scheduler == 'slurm' else 'qdel'} {' '.join(jobs)}", check=False)
 
 
-def settled(centre: Centre, job: str, timeout: float = 60) -> JobUsage:
+def settled(centre: Centre, job: str, timeout: float = 300) -> JobUsage:
     """Wait for the accounting of a job."""
     with Remote(centre) as remote:
         deadline = time.monotonic() + timeout
@@ -133,7 +133,7 @@ def test_a_job_that_was_too_long(site: Site, centre: Centre) -> None:
     ):  # counts minutes, and looks every half a minute: its time is cut when it runs
         site.container.until(lambda: site(f"squeue -h -t R -j {job}"), f"job {job}")
         site.container.run("scontrol", "update", f"JobId={job}", "TimeLimit=0")
-    assert settled(centre, job, timeout=150).state == "TIMEOUT"
+    assert settled(centre, job, timeout=400).state == "TIMEOUT"
 
 
 @pytest.mark.parametrize("site", ["slurm_a"], indirect=True)

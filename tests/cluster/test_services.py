@@ -35,7 +35,7 @@ def submit(site: Site, lines: str, *options: str) -> str:
     return f"{number} {name}"
 
 
-def output(site: Site, job: str, timeout: float = 90) -> str:
+def output(site: Site, job: str, timeout: float = 300) -> str:
     """Wait until a job has ended; return what it wrote."""
     number, name = job.split()
     queue = {"slurm": f"squeue -h -j {number} -t PD,R,CG", "sge": f"qstat | grep -w {number}"}[site.scheduler]
@@ -49,7 +49,7 @@ def output(site: Site, job: str, timeout: float = 90) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def until(condition: Callable[[], object], timeout: float = 20) -> None:
+def until(condition: Callable[[], object], timeout: float = 120) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline
@@ -156,7 +156,7 @@ def test_sshd_goes_down_and_comes_back(site: Site) -> None:
         assert session.stdout.readline() == "ready\n"
         site.sshd_down()
         try:
-            assert session.wait(timeout=10) == 255  # cut
+            assert session.wait(timeout=60) == 255  # cut
             until(lambda: "refused" in site.container.over_ssh("true", check=False).stderr)
         finally:
             site.sshd_up()
@@ -237,7 +237,7 @@ def test_nothing_is_left_of_a_run_that_was_killed(cluster_folder: Path) -> None:
     assert Path(folder) not in sweep()  # it lives
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(inside, timeout=10)
+    _, alive = psutil.wait_procs(inside, timeout=60)
     assert not alive
     until(lambda: Path(folder) in sweep())
     assert not Path(folder).exists()

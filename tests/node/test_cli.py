@@ -45,6 +45,7 @@ def test_info() -> None:
     assert "qe" not in calculators, "its structures are processes of AiiDA"
     assert "bands" not in tasks
     assert {"name": "bulk_modulus", "units": "GPa", "per": "entry"} in tasks["eos"]["outputs"]
+    assert all(item["available"] for item in content["tasks"]), content["tasks"]
     table = subprocess.run([PROGRAM, "info"], capture_output=True, text=True, check=True).stdout
     assert "chgnet" in table
     assert "89 elements" in table

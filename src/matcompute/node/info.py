@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from matcompute import plugins
 from matcompute.errors import InputError, MatcomputeError
 from matcompute.node.job import load_adapter
@@ -63,12 +65,15 @@ def _calculator(name: str) -> dict[str, Any]:
 def _task(name: str) -> dict[str, Any]:
     try:
         task = load_adapter("matcompute.tasks", name)
-        parameters = task.Parameters()
+        try:
+            outputs = task.outputs(task.Parameters())
+        except ValidationError:
+            outputs = ()  # it has parameters without which nobody knows them
         return {
             "name": name,
             "available": True,
             "title": task.title,
-            "outputs": [{"name": i.name, "units": i.units, "per": i.per} for i in task.outputs(parameters)],
+            "outputs": [{"name": i.name, "units": i.units, "per": i.per} for i in outputs],
             "parameters": task.Parameters.model_json_schema().get("properties", {}),
         }
     except (MatcomputeError, OSError, ImportError, ValueError) as error:

@@ -245,9 +245,9 @@ class Container:
         if self.pid:
             _end(self.pid, self.folder)
         if self._keeper is not None:
-            self._keeper.wait(timeout=20)
+            self._keeper.wait(timeout=60)
         for child in self._children:
-            child.wait(timeout=20)
+            child.wait(timeout=60)
         self.pid = 0
 
     def sshd_down(self, *hosts: str) -> None:
@@ -290,7 +290,7 @@ class Container:
         *words: str,
         user: bool = False,
         check: bool = True,
-        timeout: float = 60,
+        timeout: float = 180,
         env: Mapping[str, str] | None = None,
         stdin: str = "",
     ) -> subprocess.CompletedProcess[str]:
@@ -330,7 +330,7 @@ class Container:
         return Service(self, words, process, path)
 
     def over_ssh(
-        self, command: str, *, check: bool = True, timeout: float = 60
+        self, command: str, *, check: bool = True, timeout: float = 180
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as the ordinary user over SSH."""
         done = subprocess.run(
@@ -345,7 +345,7 @@ class Container:
             raise RuntimeError(f"{self.hostname}: {command}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 90) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = 300) -> Any:
         """Wait for something; its last error or the services' logs are in the message when it does not happen."""
         deadline = time.monotonic() + timeout
         while True:
@@ -375,7 +375,7 @@ class Service:
         # nsenter's only child is the daemon; killing nsenter would leave it.
         for child in psutil.Process(self.process.pid).children():
             child.kill()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=60)
 
     @property
     def alive(self) -> bool:

@@ -69,7 +69,7 @@ class Site(ABC):
         """The jobs' folder, as a path of the machine that runs the tests."""
         return self.home / "scratch"
 
-    def __call__(self, command: str, *, check: bool = True, timeout: float = 60) -> str:
+    def __call__(self, command: str, *, check: bool = True, timeout: float = 180) -> str:
         """Run a command as the ordinary user over SSH; return what it prints."""
         return self.container.over_ssh(command, check=check, timeout=timeout).stdout
 
