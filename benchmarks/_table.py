@@ -15,9 +15,10 @@ PAGE = ROOT / "docs" / "reference" / "speed.md"
 HEAD = """\
 # Speed
 
-Written by `benchmarks/_table.py` from `benchmarks/results/`; `make bench` measures anew and writes both. A ratio is the
-peer's time divided by ours, from one run in which both take turns, so larger is better (`engine_overhead` alone is ours
-divided by the bare loop). Kernels: CPU time of one thread, median of at least five. Rates are of that run too; they
+Written by `benchmarks/_table.py` from `benchmarks/results/`; `make bench` measures anew and writes both. A ratio is
+the peer's time divided by ours, from one run in which both take turns, so larger is better (`engine_overhead` alone
+is ours divided by the bare loop; `limits` has no peer: two threads against one, and which part of dgemm's or memory's
+speed a kernel reaches). Kernels: CPU time of one thread, median of at least five. Rates are of that run too; they
 depend on the machine and on what else it did, ratios hardly do.
 
 Not measured here: anything on a GPU.
