@@ -42,7 +42,6 @@ def detect() -> Centre:
 _PROGRAMS = {
     "pw.x": "quantumespresso.pw",
     "dos.x": "quantumespresso.dos",
-    "projwfc.x": "quantumespresso.projwfc",
 }
 
 

@@ -215,7 +215,7 @@ PROPERTIES: dict[str, PropertyInfo] = {
             "fermi_energy",
             "eV",
             "Fermi energy",
-            "Fermi level of the self-consistent calculation, on the code's own zero of energy.",
+            "Fermi level on the code's own zero of energy: of the densest mesh; where there is a gap, its middle.",
         ),
         _p(
             "dos_energy",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bands", "eos", "relax", "static"]
 
-_PW = "quantumespresso.pw"
+_PW, _DOS = "quantumespresso.pw", "quantumespresso.dos"
 
 
 def static(
@@ -113,8 +113,62 @@ def bands(
     ranks: int,
     remedy: Remedy,
 ) -> Any:
-    """Return a builder of :class:`matcompute_workflows.dft.pw_electronic.PwElectronicWorkChain`."""
-    raise InputError("bands are not built yet")
+    """Return a builder of :class:`matcompute_workflows.dft.pw_electronic.PwElectronicWorkChain`.
+
+    None of its calculations with pw.x comes from AiiDA's cache: each goes on from the folder of the one before it, and
+    the folders of what is in the cache are mostly gone.
+    """
+    from aiida.orm import Dict, Float
+
+    from matcompute_workflows.dft.pw_electronic import PwElectronicWorkChain
+
+    if not all(prepared.node.pbc):
+        raise InputError("bands need a structure that is periodic in all three directions")
+    values = resolved(parameters)
+    scf = _base(prepared, "scf", parameters, codes, options, ranks, keep_bands=False)
+    structure = scf.pw.pop("structure")  # with its U, where it has one
+    scf.pop("clean_workdir", None)
+    scf.pw.metadata.disable_cache = True
+    same = Prepared(structure, prepared.moments)
+
+    def base(calculation: str, **keywords: Any) -> Any:
+        made = _base(same, calculation, parameters, codes, options, ranks, keep_bands=True)
+        made.pw.pop("structure")
+        made.pop("clean_workdir", None)
+        given = made.pw.parameters.get_dict()
+        # Empty bands count here, and are otherwise converged less.
+        given["ELECTRONS"]["diago_full_acc"] = True
+        given["SYSTEM"] |= keywords
+        if calculation == "nscf":
+            # Tetrahedra smear nothing.
+            for name in ("smearing", "degauss"):
+                given["SYSTEM"].pop(name, None)
+        made.pw.parameters = Dict(given)
+        made.pw.metadata.disable_cache = True
+        return made
+
+    builder: Any = PwElectronicWorkChain.get_builder()
+    path = base("bands")
+    for name in ("kpoints_distance", "kpoints_force_parity"):
+        path.pop(name, None)
+    builder.structure = structure
+    builder.settings = Dict(task.model_dump(mode="json"))
+    builder.bands.scf = scf
+    builder.bands.bands = path
+    builder.bands.bands_kpoints_distance = Float(values["path_spacing"])
+    if "nbnd" not in path.pw.parameters.get_dict()["SYSTEM"]:
+        builder.bands.nbands_factor = Float(values["bands_factor"])
+    if task.dos:
+        mesh = base("nscf", occupations="tetrahedra_opt")
+        mesh.kpoints_distance = Float(values["kpoint_spacing"] * values["mesh_refinement"])
+        builder.mesh = mesh
+        builder.dos = {
+            "code": codes[_DOS],
+            # It only reads what the mesh has left.
+            "settings": Dict({"PARENT_FOLDER_SYMLINK": True}),
+            "metadata": {"options": {**options, "withmpi": ranks > 0}},
+        }
+    return builder
 
 
 def _base(
@@ -137,7 +191,7 @@ def _base(
     structure = prepared.node
     u = u_values(parameters, {kind.symbol for kind in structure.kinds})
     card = bool(u) and _hubbard_card(codes[_PW])
-    if card:
+    if card and not hasattr(structure, "hubbard"):
         structure = _with_hubbard(structure, u)
     symbols = sorted({kind.symbol for kind in structure.kinds})
     pseudos, cutoffs = pseudos_for(parameters, symbols)
@@ -159,7 +213,8 @@ def _base(
     if ranks > 1:
         from aiida.orm import Dict
 
-        builder.pw.parallelization = Dict({"npool": pools(ranks, _irreducible(structure, parameters))})
+        kpoints = irreducible(structure, float(resolved(parameters)["kpoint_spacing"]))
+        builder.pw.parallelization = Dict({"npool": pools(ranks, kpoints)})
     return builder
 
 
@@ -195,11 +250,11 @@ def _hubbard_card(code: AbstractCode) -> bool:
         return True
 
 
-def _irreducible(structure: Any, parameters: QeParameters) -> int:
-    """Return the number of k-points that symmetry leaves of the mesh."""
+def irreducible(structure: Any, spacing: float) -> int:
+    """Return the number of k-points that symmetry leaves of the mesh of a spacing in 1/Å."""
     import spglib
 
-    mesh = mesh_of(np.asarray(structure.cell), float(resolved(parameters)["kpoint_spacing"]), structure.pbc)
+    mesh = mesh_of(np.asarray(structure.cell), spacing, structure.pbc)
     kinds = {name: number for number, name in enumerate(structure.get_kind_names())}
     cell = np.asarray(structure.cell)
     positions = np.linalg.solve(cell.T, np.array([site.position for site in structure.sites]).T).T

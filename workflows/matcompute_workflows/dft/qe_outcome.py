@@ -22,6 +22,7 @@ _SCF = {410, 510, 511}
 _IONS = {500, 502, 503, 520, 521}
 _INPUT = {201, 202, 203, 204, 210, 301}
 _LONGEST = 16.0
+_PROGRAMS = {"DosCalculation": "dos.x"}
 
 
 def outcome(process: ProcessNode, remedy: Remedy) -> Outcome:
@@ -42,12 +43,12 @@ def outcome(process: ProcessNode, remedy: Remedy) -> Outcome:
     if status in _WALLTIME:
         return Outcome(
             int(Status.TIMED_OUT),
-            f"pw.x ran out of its walltime of {_walltime(job)} again and again{where}",
+            f"{_program(job)} ran out of its walltime of {_walltime(job)} again and again{where}",
             _longer(job, remedy),
         )
     if status in _MEMORY:
         again = Remedy(remedy.walltime, remedy.memory * 2) if remedy.memory < _LONGEST else None
-        return Outcome(int(Status.CRASHED), f"pw.x ran out of memory{where}", again)
+        return Outcome(int(Status.CRASHED), f"{_program(job)} ran out of memory{where}", again)
     if status in _NODE:
         return Outcome(int(Status.LOST), f"the machine of the job failed{where}", remedy)
     if status in _SCF:
@@ -57,13 +58,17 @@ def outcome(process: ProcessNode, remedy: Remedy) -> Outcome:
     if status in _KILLED:
         return Outcome(
             int(Status.CRASHED),
-            f"pw.x ended in the middle of its output: it was killed, or it crashed{_crash(job)}{where}",
+            f"{_program(job)} ended in the middle of its output: it was killed, or it crashed{_crash(job)}{where}",
             remedy,
         )
     if job is None and process.exit_status in _INPUT:
         return Outcome(int(Status.INVALID_INPUT), str(process.exit_message))
-    message = str((job or process).exit_message or f"exit status {status}")
-    return Outcome(int(Status.CRASHED), f"pw.x: {message}{_crash(job)}{where}")
+    if job is None or job.is_finished_ok:
+        # No job has failed: what was made of their results has.
+        text = str(process.exit_message or f"exit status {process.exit_status}")
+        return Outcome(int(Status.CRASHED), text)
+    message = str(job.exit_message or f"exit status {status}")
+    return Outcome(int(Status.CRASHED), f"{_program(job)}: {message}{_crash(job)}{where}")
 
 
 def _fit(process: ProcessNode) -> Outcome:
@@ -99,6 +104,10 @@ def _longer(job: Any, remedy: Remedy) -> Remedy | None:
     if "output_structure" in job.outputs:
         structure = job.outputs.output_structure.uuid
     return Remedy(remedy.walltime * 2, remedy.memory, remote, structure)
+
+
+def _program(job: Any) -> str:
+    return _PROGRAMS.get("" if job is None else str(job.process_label), "pw.x")
 
 
 def _walltime(job: Any) -> str:

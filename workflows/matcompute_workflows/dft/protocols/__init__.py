@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["hubbard_u", "protocol", "protocol_names"]
+__all__ = ["hubbard_u", "protocol", "protocol_names", "valence_orbital"]
 
 
 @cache
@@ -32,6 +32,13 @@ def protocol(code: str, name: str, overrides: Mapping[str, Any] | None = None) -
     return values
 
 
+def valence_orbital(symbol: str) -> str:
+    """Return the orbital of an element that takes a U: ``3d``, ``4f`` …"""
+    table = _read("hubbard")
+    found = (orbital for orbital, symbols in table["orbitals"].items() if symbol in symbols)
+    return next(found, str(table["orbital"]))
+
+
 def hubbard_u(
     species: set[str], overrides: Mapping[str, float] | None = None
 ) -> dict[str, tuple[str, float]]:
@@ -45,17 +52,14 @@ def hubbard_u(
         Symbol → U; used whatever the anions are, 0 for none. None: the table.
     """
     table = _read("hubbard")
-    orbitals = table["orbitals"]
     if overrides is not None:
         return {
-            symbol: (orbitals.get(symbol, table["orbital"]), float(u))
+            symbol: (valence_orbital(symbol), float(u))
             for symbol, u in overrides.items()
             if symbol in species and u
         }
     if not species & set(table["anions"]):
         return {}
     return {
-        symbol: (orbitals.get(symbol, table["orbital"]), float(u))
-        for symbol, u in table["u"].items()
-        if symbol in species
+        symbol: (valence_orbital(symbol), float(u)) for symbol, u in table["u"].items() if symbol in species
     }
