@@ -157,7 +157,7 @@ WRONG: dict[str, list[Any]] = {
     "bin_size": [0, -1.0, float("nan"), 1e9, "x"],
     "n_bins": [0, -1, 2.5, "x"],
     "species": [[], ["Qq"], [300], [1.5], 5],
-    "dtype": ["int64", "what", object(), "f2"],
+    "dtype": ["int64", "what", len, "f2"],
     "threads": [0, -1, "2", 1.5],
     "convention": ["x", None],
     "average": ["x", 5],
