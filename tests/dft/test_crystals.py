@@ -50,9 +50,14 @@ stages:
   - relax: {calculator: chgnet, magmoms: true}
   - eos: {name: eos_chgnet, calculator: chgnet, points: 5}
   - filter: {name: stiff, expression: "bulk_modulus > 30 GPa"}
-  - relax: {name: relax_dft, calculator: qe, protocol: fast, magmoms: true}
-  - eos: {name: eos_dft, calculator: qe, protocol: fast, points: 5}
-  - eos: {name: eos_second, calculator: abinit, protocol: fast, points: 5, batch_size: 2}
+  # Coarse meshes: eight crystals by two codes in minutes.
+  - relax: {name: relax_dft, calculator: {name: qe, protocol: fast, kpoint_spacing: 0.5 1/angstrom}, magmoms: true}
+  - eos: {name: eos_dft, calculator: {name: qe, protocol: fast, kpoint_spacing: 0.5 1/angstrom}, points: 5}
+  - eos:
+      name: eos_second
+      calculator: {name: abinit, protocol: fast, kpoint_spacing: 0.5 1/angstrom}
+      points: 5
+      batch_size: 2
 """
 
 
@@ -143,7 +148,7 @@ def test_methods_say_how(finished: Site) -> None:
         assert qe.code_version.startswith("6.")
         assert qe.model == "PBE"
         assert len(qe.parameters["pseudopotentials"]["Si"]["sha256"]) == 64
-        assert qe.parameters["protocol"]["kpoint_spacing"] == 0.3
+        assert qe.parameters["protocol"]["kpoint_spacing"] == 0.5
         assert qe.centre == "local"
         assert methods["abinit", "eos"].code_version.startswith("9.")
     traced = finished.matcompute(

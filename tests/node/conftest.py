@@ -57,7 +57,7 @@ class Faulty(EMT):
         if symbols == {"Au"}:
             time.sleep(60)
         if symbols == {"Ni"}:
-            time.sleep(0.6)
+            time.sleep(2.5)
 
 
 class _Base(CalculatorAdapter):

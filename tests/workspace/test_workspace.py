@@ -250,12 +250,12 @@ def _create_under(limit: str, root: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_init_takes_less_than_three_seconds(tmp_path, matcompute):
-    """Of processor time: other programs share the machine with the tests."""
+def test_init_takes_seconds(tmp_path, matcompute):
+    """Of processor time, and three times what it takes alone on a slow machine."""
     import resource
 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     matcompute("init", tmp_path / "new")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert used < 3.0
+    assert used < 10.0
