@@ -1,12 +1,14 @@
 """The whole way of real crystals: CHGNet relaxation → gate → Quantum ESPRESSO relaxation → equation of state.
 
-Eight crystals of elements for which Debian ships PBE pseudopotentials. The second code, ABINIT with norm-conserving
-pseudopotentials of another make, starts from the structures that Quantum ESPRESSO has relaxed.
+Two crystals; with ``MATCOMPUTE_CRYSTALS=all`` eight, of elements for which Debian ships PBE pseudopotentials, in half
+an hour of two cores. The second code, ABINIT with norm-conserving pseudopotentials of another make, starts from the
+structures that Quantum ESPRESSO has relaxed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 
@@ -33,8 +35,8 @@ pytestmark = [
 #: it: volume in Å^3 an atom, bulk modulus in GPa. Compounds and diamond: J. Paier et al., J. Chem. Phys. 124, 154709
 #: (2006), PBE: lattice constant in Å, bulk modulus in GPa.
 COMPOUNDS = {"C": (3.574, 431.0), "SiC": (4.380, 210.0), "BN": (3.626, 370.0)}
-ELEMENTS = ("Si", "Ge", "Rh", "Ni", "Cu")
 START = {"Si": 5.43, "Ge": 5.66, "C": 3.57, "SiC": 4.36, "BN": 3.62, "Rh": 3.80, "Ni": 3.52, "Cu": 3.61}
+NAMES = list(START) if os.environ.get("MATCOMPUTE_CRYSTALS") == "all" else ["Si", "SiC"]
 #: Both pseudopotentials date from before 2010; all-electron volumes are 3.4 % and 2.2 % smaller, as is ABINIT's.
 OLD = {"Rh", "Cu"}
 FILE = """\
@@ -74,9 +76,9 @@ def _published(name: str) -> tuple[float, float]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site(tmp_path_factory.mktemp("crystals"))
     frames = []
-    for name, a in START.items():
+    for name in NAMES:
         kind = "zincblende" if name in ("SiC", "BN") else None
-        frames.append(bulk(name, kind, a=a))
+        frames.append(bulk(name, kind, a=START[name]))
     write(site.folder / "crystals.extxyz", frames)
     (site.folder / "crystals.yaml").write_text(FILE)
     site.matcompute("init", str(site.root))
@@ -95,7 +97,7 @@ def finished(site: Site) -> Site:
 def test_volumes_and_moduli_are_those_of_pbe(finished: Site) -> None:
     """Lattice constants within 2 %, bulk moduli within 15 % of what is published."""
     with Dataset(finished.dataset("crystals")) as data:
-        assert len(data) == len(START)
+        assert len(data) == len(NAMES)
         names = data.entry_column("formula").tolist()
         for column in ("eos_dft__bulk_modulus", "bulk_modulus"):
             assert (data.status(column) == Status.OK).all(), column
@@ -127,13 +129,14 @@ def test_magnetism_is_carried_along(finished: Site) -> None:
     with Dataset(finished.dataset("crystals")) as data:
         names = [str(name) for name in data.entry_column("formula")]
         total = data.column("relax_dft__total_magnetization")
-        assert total[names.index("Ni")] == pytest.approx(0.63, abs=0.15)
+        if "Ni" in names:
+            assert total[names.index("Ni")] == pytest.approx(0.63, abs=0.15)
         assert not np.isfinite(total[names.index("Si")]) or abs(total[names.index("Si")]) < 0.01
 
 
 def test_everything_can_be_walked_back(finished: Site) -> None:
     walked = finished.walk(finished.dataset("crystals"))
-    assert walked["values"] > 100
+    assert walked["values"] > 12 * len(NAMES)
     assert walked["makers"]["eos_dft__bulk_modulus"] == ["gather_structures"]
     assert {"CalcJobNode", "CalcFunctionNode", "SinglefileData"} <= set(walked["kinds"])
     for name, content in walked["sources"]:
@@ -168,7 +171,7 @@ def test_the_report_compares_the_methods(finished: Site) -> None:
     report = json.loads(finished.matcompute("campaign", "report", "crystals", "--json").stdout)
     compared = {(row["quantity"], row["method"], row["against"]): row for row in report["methods"]}
     volumes = compared["volume", "chgnet", "qe"]
-    assert volumes["n"] == len(START)
+    assert volumes["n"] == len(NAMES)
     assert abs(volumes["mean"]) < 5
     assert compared["volume", "qe", "abinit"]["spread"] < 2
     moduli = compared["bulk modulus", "chgnet", "qe"]
