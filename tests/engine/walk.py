@@ -51,7 +51,10 @@ def main(root: str, path: str) -> None:
                 counts[kind] += 1
         # The public function finds the same process by name.
         for name, (_, status, process) in things.items():
-            row = int(np.flatnonzero(status == Status.OK)[-1])
+            rows = np.flatnonzero(status == Status.OK)
+            if not rows.size:
+                continue  # a column that no structure has, such as the moment of what is not magnetic
+            row = int(rows[-1])
             steps = trace_value(path, row, name)
             assert steps[0].node.uuid == uuids[process[row]], name
             details = steps[0].details

@@ -131,13 +131,17 @@ class _Merge:
                 )
         return methods
 
-    def _computer_of(self, process_uuid: str) -> str:
-        """Return the centre of a process; of what it salvaged, for a function."""
+    def _computer_of(self, process_uuid: str, depth: int = 3) -> str:
+        """Return the centre of a process; for a function, of what made its inputs, the structures aside."""
         record = self.ancestry.records.get(process_uuid)
-        if record is None or record.computer:
+        if record is None or record.computer or depth == 0:
             return "" if record is None else record.computer
-        makers = (self.ancestry.creator.get(node, "") for _, node in record.inputs)
-        return next((self.ancestry.records[m].computer for m in makers if m in self.ancestry.records), "")
+        for label, node in record.inputs:
+            if not label.startswith("parent_"):
+                found = self._computer_of(self.ancestry.creator.get(node, ""), depth - 1)
+                if found:
+                    return found
+        return ""
 
     def _take_selection(self, stage: str, dataset: Dataset, rows: np.ndarray, n: int, process: int) -> None:
         selection = dataset.selections[stage]

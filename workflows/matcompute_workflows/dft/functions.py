@@ -54,7 +54,7 @@ def gather_structures(task: Dict, rows: ArrayData, outcomes: Dict, **nodes: Data
     rows
         Array ``rows`` i8[n, 2]: number of the parent and row in it.
     outcomes
-        ``outcomes``: a list with ``status``, ``message``, ``attempt``, ``core_s`` for each structure; ``centre``.
+        ``outcomes``: a list with ``status``, ``message``, ``attempt``, ``core_s`` for each structure.
     nodes
         ``parent_<j>``: the shards that hold the structures; ``p<k>_<name>``: outputs of structure k's process.
 
