@@ -1,4 +1,4 @@
-"""Pictures of a campaign's dataset: the convex hulls of its binary systems, and property against property."""
+"""Pictures of a campaign's dataset: hulls of its binary systems, property against property, densities of states."""
 
 from __future__ import annotations
 
@@ -94,6 +94,18 @@ def draw(data: Dataset, out: Path, highlight: np.ndarray) -> list[Path]:
             _pair_panel(figure.add_subplot(), figure, x, y, data, columns, formulas, highlight)
             save(figure, "properties.png")
             break
+
+    curves = [row for row in highlight if _has_curve(data, int(row))][:_MAX_PANELS]
+    if curves:
+        figure = Figure(figsize=(6.4, 1.0 + 1.5 * len(curves)), layout="constrained")
+        axes = None
+        for k, row in enumerate(curves):
+            axes = figure.add_subplot(len(curves), 1, k + 1, sharex=axes)
+            _dos_panel(axes, data, int(row), columns, str(formulas[row]), last=k + 1 == len(curves))
+        some = f" ({len(curves)} of {len(highlight)} entries)" if len(curves) < len(highlight) else ""
+        figure.suptitle(f"Density of states{some}")
+        figure.supylabel("states (1/eV/atom)", fontsize=10)
+        save(figure, "dos.png")
     return pictures
 
 
@@ -191,6 +203,32 @@ def _pair_panel(
         info = data.properties[name]
         unit = format_unit(info.units)
         setter(info.long_name + (f" ({unit})" if unit else ""))
+
+
+def _has_curve(data: Dataset, row: int) -> bool:
+    return all(
+        name in data.properties and int(data.status(name)[row]) == int(Status.OK)
+        for name in ("dos_energy", "dos")
+    )
+
+
+def _dos_panel(
+    axes: Axes, data: Dataset, row: int, columns: dict[str, np.ndarray], formula: str, *, last: bool
+) -> None:
+    energy = np.asarray(data.column("dos_energy", slice(row, row + 1)), dtype=float)[0]
+    # By atom, so that cells of different sizes share an axis.
+    states = np.asarray(data.column("dos", slice(row, row + 1)), dtype=float)[0] / len(data.atoms(row))
+    axes.fill_between(energy, states, color="tab:blue", alpha=0.25, linewidth=0)
+    axes.plot(energy, states, color="tab:blue", linewidth=1.0)
+    axes.axvline(0, color="0.3", linewidth=0.8, linestyle=":")
+    gap = columns["band_gap"][row] if "band_gap" in columns else np.nan
+    said = "" if not np.isfinite(gap) else f"gap {gap:.2f} eV" if gap > 0 else "metal"
+    axes.set_title(f"{_subscripts(formula)}  {said}".rstrip(), fontsize=9, loc="left")
+    axes.set_xlim(energy[0], energy[-1])
+    axes.set_ylim(bottom=0)
+    axes.tick_params(labelsize=8, labelbottom=last)
+    if last:
+        axes.set_xlabel("energy − Fermi energy (eV)", fontsize=10)
 
 
 def _subscripts(formula: str) -> str:

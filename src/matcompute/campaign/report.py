@@ -24,7 +24,9 @@ __all__ = ["Report", "build_report", "report_place"]
 _PREFERRED = (
     "e_above_hull",
     "formation_energy",
+    "band_gap",
     "bulk_modulus",
+    "total_magnetization",
     "bulk_modulus_derivative",
     "equilibrium_volume",
     "volume_per_atom",
@@ -33,6 +35,8 @@ _PREFERRED = (
 _SHORT = {
     "e_above_hull": "E hull",
     "formation_energy": "ΔE form",
+    "band_gap": "gap",
+    "total_magnetization": "moment",
     "bulk_modulus": "B₀",
     "bulk_modulus_derivative": "B₀′",
     "equilibrium_volume": "V₀",
