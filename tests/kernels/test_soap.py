@@ -351,6 +351,27 @@ def test_every_shape(convention, n_max, l_max):
     assert error(soap(atoms, [11, 17], average="outer", **options)[0], got.mean(axis=0)) < 1e-12
 
 
+def test_threads_do_not_wait_for_a_chunk_that_failed(monkeypatch):
+    """Places in the rows are taken in order: one that is never taken must not stop the others."""
+    from matcompute_kernels.descriptors.soap_model import Model
+
+    monkeypatch.setattr("matcompute_kernels.descriptors.soap._CHUNK_PAIRS", 60)
+    batch = Batch.from_atoms([bulk("Cu", a=3.6 + 0.01 * k) for k in range(30)])
+    options = {"species": ["Cu"], "r_cut": 4.0, "n_max": 3, "l_max": 2, "sigma": 0.5, "sparse": True}
+    real = Model.pairs
+
+    def pairs(self, neighbors, first, last):
+        if first == 7:
+            raise MemoryError("no room")
+        return real(self, neighbors, first, last)
+
+    expected = soap(batch, threads=3, **options).toarray()
+    assert (expected == soap(batch, **options).toarray()).all()
+    monkeypatch.setattr(Model, "pairs", pairs)
+    with pytest.raises(MemoryError, match="no room"):
+        soap(batch, threads=3, **options)
+
+
 def test_batches_chunks_threads_sparse_and_float32(monkeypatch):
     import matcompute_kernels.descriptors.soap as module
 

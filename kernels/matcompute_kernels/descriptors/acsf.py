@@ -18,7 +18,7 @@ from matcompute_kernels.tasks import run_tasks
 __all__ = ["acsf", "labels"]
 
 #: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 100_000
+MAX_PAIRS = 50_000
 
 
 def acsf(

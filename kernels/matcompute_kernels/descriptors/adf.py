@@ -27,7 +27,7 @@ from matcompute_kernels.tasks import run_tasks
 __all__ = ["adf", "labels"]
 
 #: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 250_000
+MAX_PAIRS = 50_000
 #: Degrees: an angle this close below an edge is on it.
 TOLERANCE = 1e-6
 

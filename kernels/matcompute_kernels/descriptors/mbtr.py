@@ -35,7 +35,7 @@ __all__ = ["labels", "mbtr", "spectra"]
 NORMALIZATIONS = ("none", "l2", "n_atoms", "valle_oganov")
 
 #: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 250_000
+MAX_PAIRS = 50_000
 
 
 def mbtr(

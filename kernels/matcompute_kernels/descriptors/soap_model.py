@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -297,50 +298,43 @@ class Model:
     ) -> BlockSparse:
         """Rows of sites with the blocks that occur only; the room they need is known chunk by chunk."""
         sizes = np.diff(self.layout.offset)
-        parts: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        # One thread writes the rows one after the other into room for all blocks of each structure; what is not
-        # needed was never touched and is given back. Threads write chunks of their own, joined at the end.
-        room = np.empty(self.most_site_values() if threads == 1 else 0, dtype)
-        used = 0
+        chunks = [chunk for task in tasks for chunk in task]
+        # Chunks are written one after the other into room for all blocks of each structure; what is not needed is
+        # never touched, and given back. Threads take their places in order, as soon as they know how much they need:
+        # arrays of their own would be new memory for each chunk, which takes longer than to fill it.
+        room = np.empty(self.most_site_values(), dtype)
+        places = _Places()
+        parts: list[tuple[np.ndarray, np.ndarray]] = [(_NONE, _NONE.astype(np.int32))] * len(chunks)
+        kept = threading.local()
 
-        def work(chunks: list[tuple[int, int]]) -> None:
-            nonlocal used
-            space = self.workspace("off")
-            for first, last in chunks:
+        def work(number: int) -> None:
+            with places.given_up_on_error():
+                if not hasattr(kept, "space"):
+                    kept.space = self.workspace("off")
+                first, last = chunks[number]
                 pairs = self.pairs(neighbors, first, last)
                 n_blocks, n_values = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
                 count_site_blocks(
                     pairs.ptr, pairs.j, first, self.channel, self.layout.lookup, sizes, n_blocks, n_values
                 )
-                n = int(n_values.sum())
-                values = room[used : used + n] if threads == 1 else np.empty(n, dtype)
+                begin, end = places.take(number, int(n_values.sum()))
                 block = np.empty(int(n_blocks.sum()), np.int32)
                 self.site_rows(
                     pairs,
-                    space,
-                    values,
+                    kept.space,
+                    room[begin:end],
                     np.cumsum(n_values) - n_values,
                     np.cumsum(n_blocks) - n_blocks,
                     block,
                 )
-                used += n
-                parts[first] = n_blocks, values, block
+                parts[number] = n_blocks, block
 
-        run_tasks(work, tasks, threads)
-        nothing = np.empty(0, np.int64), np.empty(0, dtype), np.empty(0, np.int32)
-        chosen = [parts.pop(first) for first in sorted(parts)] or [nothing]
-        n_blocks = np.concatenate([part[0] for part in chosen])
-        block = np.concatenate([part[2] for part in chosen])
-        if threads == 1:
-            chosen.clear()
-            room.resize(used, refcheck=False)
-            values = room
-        else:
-            values = _join([part[1] for part in chosen])
+        run_tasks(work, range(len(chunks)), threads)
+        n_blocks = np.concatenate([_NONE, *(part[0] for part in parts)])
+        block = np.concatenate([_NONE.astype(np.int32), *(part[1] for part in parts)])
+        room.resize(places.used, refcheck=False)
         row_ptr = np.concatenate([[0], np.cumsum(n_blocks)])
-        return BlockSparse(
-            self.layout, values, row_ptr, block, np.concatenate([[0], np.cumsum(sizes[block])])
-        )
+        return BlockSparse(self.layout, room, row_ptr, block, np.concatenate([[0], np.cumsum(sizes[block])]))
 
     def most_site_values(self) -> int:
         """Values of all sites if each saw all species of its structure."""
@@ -348,21 +342,49 @@ class Model:
         return int((np.diff(np.append(start, total)) * self.batch.n_sites).sum())
 
 
-def _join(parts: list[np.ndarray]) -> np.ndarray:
-    """Concatenate without holding everything twice: the first part grows in place, the others go as they are copied."""
-    if len(parts) == 1:
-        return parts[0]
-    out = parts[0]
-    used = len(out)
-    out.resize(sum(map(len, parts)), refcheck=False)
-    for k in range(1, len(parts)):
-        out[used : used + len(parts[k])] = parts[k]
-        used += len(parts[k])
-        parts[k] = out[:0]
-    return out
+_NONE = np.empty(0, np.int64)
 
 
-def run_tasks(work: Any, tasks: list[Any], threads: int) -> None:
+class _Places:
+    """Places in one array, given to threads in the order of their chunks."""
+
+    def __init__(self) -> None:
+        self.used = 0
+        self._next = 0
+        self._broken = False
+        self._turn = threading.Condition()
+
+    def take(self, number: int, n: int) -> tuple[int, int]:
+        """Return begin and end of the place of a chunk, once all before it have theirs."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._next == number or self._broken)
+            if self._broken:
+                raise _Given("another chunk failed")
+            begin = self.used
+            self.used += n
+            self._next += 1
+            self._turn.notify_all()
+            return begin, self.used
+
+    @contextlib.contextmanager
+    def given_up_on_error(self) -> Iterator[None]:
+        """Let nobody wait for a chunk that failed; its error is the one that counts."""
+        try:
+            yield
+        except _Given:
+            return
+        except BaseException:
+            with self._turn:
+                self._broken = True
+                self._turn.notify_all()
+            raise
+
+
+class _Given(Exception):
+    """Given up, since another chunk failed."""
+
+
+def run_tasks(work: Any, tasks: Sequence[Any], threads: int) -> None:
     if threads == 1 or len(tasks) == 1:
         for task in tasks:
             work(task)

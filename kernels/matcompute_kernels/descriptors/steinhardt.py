@@ -20,7 +20,7 @@ from matcompute_kernels.tasks import run_tasks
 __all__ = ["labels", "steinhardt"]
 
 #: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 250_000
+MAX_PAIRS = 50_000
 #: Largest degree.
 L_MAX = 30
 
