@@ -98,10 +98,10 @@ def draw(data: Dataset, out: Path, highlight: np.ndarray) -> list[Path]:
     curves = [row for row in highlight if _has_curve(data, int(row))][:_MAX_PANELS]
     if curves:
         figure = Figure(figsize=(6.4, 1.0 + 1.5 * len(curves)), layout="constrained")
-        axes = None
+        above: Axes | None = None
         for k, row in enumerate(curves):
-            axes = figure.add_subplot(len(curves), 1, k + 1, sharex=axes)
-            _dos_panel(axes, data, int(row), columns, str(formulas[row]), last=k + 1 == len(curves))
+            above = figure.add_subplot(len(curves), 1, k + 1, sharex=above)
+            _dos_panel(above, data, int(row), columns, str(formulas[row]), last=k + 1 == len(curves))
         some = f" ({len(curves)} of {len(highlight)} entries)" if len(curves) < len(highlight) else ""
         figure.suptitle(f"Density of states{some}")
         figure.supylabel("states (1/eV/atom)", fontsize=10)
