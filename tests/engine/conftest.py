@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -99,6 +100,8 @@ class Site:
         """Run the command line in the background."""
         return subprocess.Popen(
             [str(PROGRAM), "-w", str(self.root), *arguments],
+            # A shell that starts the tests in the background has them ignore it, and so would what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -205,8 +208,11 @@ class Site:
         """
         lines = set()
         for folder in folders:
+            journals = list(folder.glob("checkpoint/journal-*.jsonl"))
+            if not journals:
+                continue  # its task may still be on its way there
             stage = json.loads((folder / "task.json").read_text())["stage"]
-            for journal in folder.glob("checkpoint/journal-*.jsonl"):
+            for journal in journals:
                 lines |= {(stage, line) for line in journal.read_text().splitlines() if line.endswith("}")}
         counts: Counter[tuple[str, str]] = Counter()
         for stage, line in lines:
