@@ -13,7 +13,11 @@ from ase import Atoms
 from ase.build import bulk
 
 from matcompute.centres import RegisteredCentre
+from matcompute.dataset import Status
 from matcompute.errors import InputError
+from matcompute.workspace import Workspace
+
+from .processes import call, finished
 
 
 @pytest.fixture
@@ -189,6 +193,27 @@ def test_a_restart_goes_on_from_the_folder(code: Any, centre: RegisteredCentre) 
     builder = _build(bulk("Si"), "static", code("6.7"), remedy=Remedy(walltime=2.0, remote=remote.uuid))
     assert builder.pw.parent_folder.uuid == remote.uuid
     assert builder.pw.parameters["CONTROL"]["restart_mode"] == "restart"
+
+
+def test_symmetry_that_broke_is_left_alone(code: Any) -> None:
+    from matcompute_workflows.dft.adapter import Remedy
+
+    builder = _build(bulk("Si"), "relax", code("6.7"), remedy=Remedy(no_symmetry=True))
+    assert builder.base_relax.pw.parameters["SYSTEM"]["nosym"] is True
+    assert not _build(bulk("Si"), "relax", code("6.7")).base_relax.pw.parameters["SYSTEM"].get("nosym")
+
+
+def test_symmetry_that_broke_is_given_up_once(workspace: Workspace, centre: RegisteredCentre) -> None:
+    from matcompute_workflows.dft.adapter import Remedy
+    from matcompute_workflows.dft.qe import Qe
+
+    job = call("PwCalculation", status=541, message="broke the symmetry", computer=centre.computer)
+    process = finished("PwRelaxWorkChain", status=401, message="not this", calls=[("relax", job)])
+    outcome = Qe.outcome(process, Remedy(walltime=2.0))
+    assert outcome.status == Status.CRASHED
+    assert outcome.message.startswith("pw.x: the symmetry it had found did not hold")
+    assert outcome.again == Remedy(walltime=2.0, no_symmetry=True)
+    assert Qe.outcome(process, outcome.again).again is None
 
 
 def test_an_element_without_potential_is_named(code: Any) -> None:

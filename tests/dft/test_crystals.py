@@ -1,7 +1,7 @@
 """The whole way of real crystals: CHGNet relaxation → gate → Quantum ESPRESSO relaxation → equation of state.
 
 Two crystals; with ``MATCOMPUTE_CRYSTALS=all`` ten, of elements for which Debian ships PBE pseudopotentials, in three
-quarters of an hour of two cores; or silicon and those that it names, as in ``Fe,FeSi``. The second code, ABINIT with
+quarters of an hour of two cores; or silicon and those that it names, as in ``Fe,B``. The second code, ABINIT with
 norm-conserving pseudopotentials of another make, starts from the structures that Quantum ESPRESSO has relaxed.
 """
 
@@ -17,7 +17,6 @@ import pytest
 from ase.build import bulk
 from ase.collections import dcdft
 from ase.io import write
-from ase.spacegroup import crystal
 
 from matcompute.dataset import Dataset, Status
 from tests.engine.conftest import Site
@@ -34,9 +33,8 @@ pytestmark = [
 
 #: Elements: all-electron PBE (WIEN2k) of the Delta test, K. Lejaeghere et al., Science 351, aad3000 (2016), as ASE has
 #: it: volume in Å^3 an atom, bulk modulus in GPa. Compounds and diamond: J. Paier et al., J. Chem. Phys. 124, 154709
-#: (2006), PBE: lattice constant in Å, bulk modulus in GPa; iron silicide (B20): M. de Jong et al., Sci. Data 2, 150009
-#: (2015), mp-871, PBE.
-COMPOUNDS = {"C": (3.574, 431.0), "CSi": (4.380, 210.0), "BN": (3.626, 370.0), "FeSi": (4.451, 211.5)}
+#: (2006), PBE: lattice constant in Å, bulk modulus in GPa.
+COMPOUNDS = {"C": (3.574, 431.0), "CSi": (4.380, 210.0), "BN": (3.626, 370.0)}
 START = {
     "Si": bulk("Si", a=5.43),
     "Ge": bulk("Ge", a=5.66),
@@ -45,7 +43,7 @@ START = {
     "BN": bulk("BN", "zincblende", a=3.62),
     "Ni": bulk("Ni", a=3.52),
     "Fe": bulk("Fe", a=2.87),
-    "FeSi": crystal("FeSi", [(0.136,) * 3, (0.842,) * 3], spacegroup=198, cellpar=[4.49] * 3 + [90] * 3),
+    "B": dcdft["B"],  # α-boron
     "Rh": bulk("Rh", a=3.80),
     "Cu": bulk("Cu", a=3.61),
 }

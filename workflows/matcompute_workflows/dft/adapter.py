@@ -32,12 +32,15 @@ class Remedy:
         Factors.
     remote, structure
         UUIDs of the folder, and of the structure, from which it goes on; None: from the start.
+    no_symmetry
+        Leave symmetry alone: what the code takes for it does not hold while the cell changes.
     """
 
     walltime: float = 1.0
     memory: float = 1.0
     remote: str | None = None
     structure: str | None = None
+    no_symmetry: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""

@@ -38,6 +38,7 @@ def static(
 ) -> Any:
     """Return a builder of ``PwBaseWorkChain``."""
     builder = _base(prepared, "scf", parameters, codes, options, ranks)
+    _without_symmetry(builder, remedy)
     return _continued(builder, builder, remedy)
 
 
@@ -67,6 +68,7 @@ def relax(
         steps=task.steps,
         pressure=task.pressure,
     )
+    _without_symmetry(base, remedy)
     structure = base.pw.pop("structure")  # with its U, where it has one
     base.pop("clean_workdir", None)
     builder.structure = structure if remedy.structure is None else load_node(remedy.structure)
@@ -261,6 +263,16 @@ def irreducible(structure: Any, spacing: float) -> int:
     crystal: Any = (cell, positions, [kinds[site.kind_name] for site in structure.sites])
     found = spglib.get_ir_reciprocal_mesh(mesh, crystal, is_shift=[0, 0, 0])
     return 1 if found is None else len(np.unique(found[0]))
+
+
+def _without_symmetry(base: Any, remedy: Remedy) -> None:
+    """Have symmetry left alone where it did not hold: more k-points, and no error."""
+    if remedy.no_symmetry:
+        from aiida.orm import Dict
+
+        parameters = base.pw.parameters.get_dict()
+        parameters["SYSTEM"]["nosym"] = True
+        base.pw.parameters = Dict(parameters)
 
 
 def _continued(builder: Any, base: Any, remedy: Remedy) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from matcompute.dataset import Status
@@ -20,6 +21,8 @@ _NODE = {140}
 _KILLED = {100, 301, 302, 303, 305, 312, 320, 321, 322}
 _SCF = {410, 510, 511}
 _IONS = {500, 502, 503, 520, 521}
+#: A cell with the noise of an earlier stage: symmetry was found within a tolerance, and does not survive its change.
+_SYMMETRY = {541}
 _INPUT = {201, 202, 203, 204, 210, 301}
 _LONGEST = 16.0
 _PROGRAMS = {"DosCalculation": "dos.x"}
@@ -47,7 +50,7 @@ def outcome(process: ProcessNode, remedy: Remedy) -> Outcome:
             _longer(job, remedy),
         )
     if status in _MEMORY:
-        again = Remedy(remedy.walltime, remedy.memory * 2) if remedy.memory < _LONGEST else None
+        again = replace(remedy, memory=remedy.memory * 2) if remedy.memory < _LONGEST else None
         return Outcome(int(Status.CRASHED), f"{_program(job)} ran out of memory{where}", again)
     if status in _NODE:
         return Outcome(int(Status.LOST), f"the machine of the job failed{where}", remedy)
@@ -60,6 +63,12 @@ def outcome(process: ProcessNode, remedy: Remedy) -> Outcome:
             int(Status.CRASHED),
             f"{_program(job)} ended in the middle of its output: it was killed, or it crashed{_crash(job)}{where}",
             remedy,
+        )
+    if status in _SYMMETRY:
+        return Outcome(
+            int(Status.CRASHED),
+            f"{_program(job)}: the symmetry it had found did not hold while the cell changed{_crash(job)}{where}",
+            None if remedy.no_symmetry else replace(remedy, no_symmetry=True),
         )
     if job is None and process.exit_status in _INPUT:
         return Outcome(int(Status.INVALID_INPUT), str(process.exit_message))
@@ -103,7 +112,7 @@ def _longer(job: Any, remedy: Remedy) -> Remedy | None:
         remote = job.outputs.remote_folder.uuid
     if "output_structure" in job.outputs:
         structure = job.outputs.output_structure.uuid
-    return Remedy(remedy.walltime * 2, remedy.memory, remote, structure)
+    return replace(remedy, walltime=remedy.walltime * 2, remote=remote, structure=structure)
 
 
 def _program(job: Any) -> str:
