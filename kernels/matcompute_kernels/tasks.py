@@ -15,7 +15,10 @@ from matcompute_kernels.batch import Batch
 from matcompute_kernels.checks import check_integer
 from matcompute_kernels.neighbors import NeighborList, check_neighbors, neighbor_list, site_chunks
 
-__all__ = ["run_tasks"]
+__all__ = ["MAX_PAIRS", "run_tasks"]
+
+#: Pairs of a neighbour list that a descriptor holds at a time (56 bytes each).
+MAX_PAIRS = 50_000
 
 
 def run_tasks(

@@ -13,12 +13,9 @@ from matcompute_kernels.descriptors.acsf_kernel import fill_rows
 from matcompute_kernels.descriptors.acsf_layout import SparseRows, SymmetryFunctions
 from matcompute_kernels.descriptors.derivatives import KINDS, Derivatives, check_wrt
 from matcompute_kernels.neighbors import NeighborList
-from matcompute_kernels.tasks import run_tasks
+from matcompute_kernels.tasks import MAX_PAIRS, run_tasks
 
 __all__ = ["acsf", "labels"]
-
-#: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 50_000
 
 
 def acsf(

@@ -22,12 +22,10 @@ from matcompute_kernels.descriptors.many_body import triplet_block
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList
-from matcompute_kernels.tasks import run_tasks
+from matcompute_kernels.tasks import MAX_PAIRS, run_tasks
 
 __all__ = ["adf", "labels"]
 
-#: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 50_000
 #: Degrees: an angle this close below an edge is on it.
 TOLERANCE = 1e-6
 

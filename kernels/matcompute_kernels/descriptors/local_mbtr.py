@@ -22,12 +22,12 @@ from matcompute_kernels.descriptors.many_body import (
     pair_block,
     smooth,
 )
-from matcompute_kernels.descriptors.mbtr import MAX_PAIRS, without_lattice
+from matcompute_kernels.descriptors.mbtr import without_lattice
 from matcompute_kernels.descriptors.spectra import SparseSpectra
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList
-from matcompute_kernels.tasks import run_tasks
+from matcompute_kernels.tasks import MAX_PAIRS, run_tasks
 
 __all__ = ["labels", "local_mbtr"]
 

@@ -28,14 +28,11 @@ from matcompute_kernels.descriptors.spectra import SparseSpectra
 from matcompute_kernels.elements import SYMBOLS
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList
-from matcompute_kernels.tasks import run_tasks
+from matcompute_kernels.tasks import MAX_PAIRS, run_tasks
 
 __all__ = ["labels", "mbtr", "spectra"]
 
 NORMALIZATIONS = ("none", "l2", "n_atoms", "valle_oganov")
-
-#: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 50_000
 
 
 def mbtr(

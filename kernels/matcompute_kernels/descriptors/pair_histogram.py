@@ -11,12 +11,10 @@ from matcompute_kernels.checks import check_positive
 from matcompute_kernels.compiled import njit
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList
-from matcompute_kernels.tasks import run_tasks
+from matcompute_kernels.tasks import MAX_PAIRS, run_tasks
 
 __all__ = ["bin_edges", "check_volumes", "pair_histograms", "shell_volumes"]
 
-#: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 50_000
 #: Å: a distance this close below an edge is on it (rounding must not move a peak of a perfect crystal).
 TOLERANCE = 1e-8
 #: More bins than this are a slip of the pen.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -304,34 +303,37 @@ class Model:
         # arrays of their own would be new memory for each chunk, which takes longer than to fill it.
         room = np.empty(self.most_site_values(), dtype)
         places = _Places()
-        parts: list[tuple[np.ndarray, np.ndarray]] = [(_NONE, _NONE.astype(np.int32))] * len(chunks)
+        n_blocks = np.zeros(len(self.batch.numbers), np.int64)
+        blocks = [np.empty(0, np.int32)] * len(chunks)
         kept = threading.local()
 
         def work(number: int) -> None:
-            with places.given_up_on_error():
+            first, last = chunks[number]
+            counts, n_values = n_blocks[first:last], np.zeros(last - first, np.int64)
+            needed = 0
+            try:
                 if not hasattr(kept, "space"):
                     kept.space = self.workspace("off")
-                first, last = chunks[number]
                 pairs = self.pairs(neighbors, first, last)
-                n_blocks, n_values = np.zeros(last - first, np.int64), np.zeros(last - first, np.int64)
                 count_site_blocks(
-                    pairs.ptr, pairs.j, first, self.channel, self.layout.lookup, sizes, n_blocks, n_values
+                    pairs.ptr, pairs.j, first, self.channel, self.layout.lookup, sizes, counts, n_values
                 )
-                begin, end = places.take(number, int(n_values.sum()))
-                block = np.empty(int(n_blocks.sum()), np.int32)
-                self.site_rows(
-                    pairs,
-                    kept.space,
-                    room[begin:end],
-                    np.cumsum(n_values) - n_values,
-                    np.cumsum(n_blocks) - n_blocks,
-                    block,
-                )
-                parts[number] = n_blocks, block
+                needed = int(n_values.sum())
+            finally:
+                # A chunk that fails takes none, so that those behind it do not wait for ever.
+                begin, end = places.take(number, needed)
+            blocks[number] = np.empty(int(counts.sum()), np.int32)
+            self.site_rows(
+                pairs,
+                kept.space,
+                room[begin:end],
+                np.cumsum(n_values) - n_values,
+                np.cumsum(counts) - counts,
+                blocks[number],
+            )
 
         run_tasks(work, range(len(chunks)), threads)
-        n_blocks = np.concatenate([_NONE, *(part[0] for part in parts)])
-        block = np.concatenate([_NONE.astype(np.int32), *(part[1] for part in parts)])
+        block = np.concatenate([*blocks, np.empty(0, np.int32)])
         room.resize(places.used, refcheck=False)
         row_ptr = np.concatenate([[0], np.cumsum(n_blocks)])
         return BlockSparse(self.layout, room, row_ptr, block, np.concatenate([[0], np.cumsum(sizes[block])]))
@@ -342,46 +344,23 @@ class Model:
         return int((np.diff(np.append(start, total)) * self.batch.n_sites).sum())
 
 
-_NONE = np.empty(0, np.int64)
-
-
 class _Places:
     """Places in one array, given to threads in the order of their chunks."""
 
     def __init__(self) -> None:
         self.used = 0
         self._next = 0
-        self._broken = False
         self._turn = threading.Condition()
 
     def take(self, number: int, n: int) -> tuple[int, int]:
         """Return begin and end of the place of a chunk, once all before it have theirs."""
         with self._turn:
-            self._turn.wait_for(lambda: self._next == number or self._broken)
-            if self._broken:
-                raise _Given("another chunk failed")
+            self._turn.wait_for(lambda: self._next == number)
             begin = self.used
             self.used += n
             self._next += 1
             self._turn.notify_all()
             return begin, self.used
-
-    @contextlib.contextmanager
-    def given_up_on_error(self) -> Iterator[None]:
-        """Let nobody wait for a chunk that failed; its error is the one that counts."""
-        try:
-            yield
-        except _Given:
-            return
-        except BaseException:
-            with self._turn:
-                self._broken = True
-                self._turn.notify_all()
-            raise
-
-
-class _Given(Exception):
-    """Given up, since another chunk failed."""
 
 
 def run_tasks(work: Any, tasks: Sequence[Any], threads: int) -> None:

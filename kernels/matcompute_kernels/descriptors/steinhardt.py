@@ -15,12 +15,10 @@ from matcompute_kernels.checks import check_batch, check_dtype, check_integer, c
 from matcompute_kernels.compiled import njit
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList
-from matcompute_kernels.tasks import run_tasks
+from matcompute_kernels.tasks import MAX_PAIRS, run_tasks
 
 __all__ = ["labels", "steinhardt"]
 
-#: Pairs of a neighbour list that are held at a time (56 bytes each).
-MAX_PAIRS = 50_000
 #: Largest degree.
 L_MAX = 30
 

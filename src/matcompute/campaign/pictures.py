@@ -95,13 +95,15 @@ def draw(data: Dataset, out: Path, highlight: np.ndarray) -> list[Path]:
             save(figure, "properties.png")
             break
 
-    curves = [row for row in highlight if _has_curve(data, int(row))][:_MAX_PANELS]
+    # `dos_energy` comes with it.
+    shown = np.asarray(data.status("dos", highlight)) == int(Status.OK) if "dos" in data.properties else []
+    curves = [int(row) for row, has in zip(highlight, shown, strict=False) if has][:_MAX_PANELS]
     if curves:
         figure = Figure(figsize=(6.4, 1.0 + 1.5 * len(curves)), layout="constrained")
         above: Axes | None = None
         for k, row in enumerate(curves):
             above = figure.add_subplot(len(curves), 1, k + 1, sharex=above)
-            _dos_panel(above, data, int(row), columns, str(formulas[row]), last=k + 1 == len(curves))
+            _dos_panel(above, data, row, columns, str(formulas[row]), last=k + 1 == len(curves))
         some = f" ({len(curves)} of {len(highlight)} entries)" if len(curves) < len(highlight) else ""
         figure.suptitle(f"Density of states{some}")
         figure.supylabel("states (1/eV/atom)", fontsize=10)
@@ -203,13 +205,6 @@ def _pair_panel(
         info = data.properties[name]
         unit = format_unit(info.units)
         setter(info.long_name + (f" ({unit})" if unit else ""))
-
-
-def _has_curve(data: Dataset, row: int) -> bool:
-    return all(
-        name in data.properties and int(data.status(name)[row]) == int(Status.OK)
-        for name in ("dos_energy", "dos")
-    )
 
 
 def _dos_panel(

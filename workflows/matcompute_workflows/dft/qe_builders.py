@@ -38,7 +38,6 @@ def static(
 ) -> Any:
     """Return a builder of ``PwBaseWorkChain``."""
     builder = _base(prepared, "scf", parameters, codes, options, ranks)
-    _without_symmetry(builder, remedy)
     return _continued(builder, builder, remedy)
 
 

@@ -50,7 +50,8 @@ def outcome(process: ProcessNode, remedy: Remedy) -> Outcome:
             _longer(job, remedy),
         )
     if status in _MEMORY:
-        again = replace(remedy, memory=remedy.memory * 2) if remedy.memory < _LONGEST else None
+        more = replace(remedy, memory=remedy.memory * 2, remote=None, structure=None)
+        again = more if remedy.memory < _LONGEST else None
         return Outcome(int(Status.CRASHED), f"{_program(job)} ran out of memory{where}", again)
     if status in _NODE:
         return Outcome(int(Status.LOST), f"the machine of the job failed{where}", remedy)
