@@ -10,10 +10,14 @@ __all__ = ["machine"]
 
 
 def machine(**more: object) -> dict[str, object]:
-    """Describe the machine: processor, cores that this process may use, system, Python, and what else is given."""
+    """Describe the machine: processor, vectors, cores that this process may use, system, Python, what else is given.
+
+    The vectors tell processors of one name apart: rates with AVX-512 were twice those without.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "cpu": _cpu(),
+        "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "simd": next((name for flag, name in _SIMD.items() if flag in _cpuinfo("flags").split()), ""),
         "cores": cores,
         "system": platform.system(),
         "python": platform.python_version(),
@@ -21,9 +25,12 @@ def machine(**more: object) -> dict[str, object]:
     }
 
 
-def _cpu() -> str:
+_SIMD = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sse2": "SSE2"}
+
+
+def _cpuinfo(key: str) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

@@ -19,7 +19,7 @@ Written by `benchmarks/_table.py` from `benchmarks/results/`; `make bench` measu
 the peer's time divided by ours, from one run in which both take turns, so larger is better (`engine_overhead` alone
 is ours divided by the bare loop; `limits` has no peer: two threads against one, and which part of dgemm's or memory's
 speed a kernel reaches). Kernels: CPU time of one thread, median of at least five. Rates are of that run too; they
-depend on the machine and on what else it did, ratios hardly do.
+depend on the machine and on what else it did; ratios do less, yet those of processors with and without AVX-512 differ.
 
 Not measured here: anything on a GPU.
 """
@@ -43,9 +43,10 @@ def page(folder: Path = RESULTS) -> str:
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         machine = result["machine"]
-        name = (
-            f"{machine.get('cpu', 'unknown processor')}, {machine['cores']} cores, Python {machine['python']}"
+        processor = " with ".join(
+            filter(None, (machine.get("cpu", "unknown processor"), machine.get("simd")))
         )
+        name = f"{processor}, {machine['cores']} cores, Python {machine['python']}"
         machines.setdefault(name, []).append(result)
     text = HEAD
     for name, results in sorted(machines.items()):

@@ -5,7 +5,7 @@ Chunks do not depend on the number of threads and those of one structure run in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +15,7 @@ from matcompute_kernels.batch import Batch
 from matcompute_kernels.checks import check_integer
 from matcompute_kernels.neighbors import NeighborList, check_neighbors, neighbor_list, site_chunks
 
-__all__ = ["MAX_PAIRS", "run_tasks"]
+__all__ = ["MAX_PAIRS", "run_tasks", "share"]
 
 #: Pairs of a neighbour list that a descriptor holds at a time (56 bytes each).
 MAX_PAIRS = 50_000
@@ -69,7 +69,11 @@ def run_tasks(
                 pairs = _part(neighbors, first, last, full)
             kernel(first, last, pairs)
 
-    tasks = _tasks(batch, r_cut, max_pairs)
+    share(work, _tasks(batch, r_cut, max_pairs), threads)
+
+
+def share(work: Callable[[Any], None], tasks: Sequence[Any], threads: int) -> None:
+    """Do tasks in their order, on one or more threads; the first exception ends it."""
     if threads == 1 or len(tasks) == 1:
         for task in tasks:
             work(task)

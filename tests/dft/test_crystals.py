@@ -1,7 +1,7 @@
 """The whole way of real crystals: CHGNet relaxation → gate → Quantum ESPRESSO relaxation → equation of state.
 
-Two crystals; with ``MATCOMPUTE_CRYSTALS=all`` ten, of elements for which Debian ships PBE pseudopotentials, in three
-quarters of an hour of two cores; or silicon and those that it names, as in ``Fe,B``. The second code, ABINIT with
+Two crystals; with ``MATCOMPUTE_CRYSTALS=all`` ten, of elements for which Debian ships PBE pseudopotentials, in an
+hour and a half of two cores; or silicon and those that it names, as in ``Fe,B``. The second code, ABINIT with
 norm-conserving pseudopotentials of another make, starts from the structures that Quantum ESPRESSO has relaxed.
 """
 
@@ -24,7 +24,7 @@ from tests.engine.conftest import Site
 pytestmark = [
     pytest.mark.apt,
     pytest.mark.slow,
-    pytest.mark.timeout(3600),
+    pytest.mark.timeout(7200),
     pytest.mark.skipif(
         shutil.which("pw.x") is None or shutil.which("abinit") is None,
         reason="no Quantum ESPRESSO or no ABINIT (apt: quantum-espresso, abinit)",
@@ -98,7 +98,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def finished(site: Site) -> Site:
     """After the campaign."""
-    site.matcompute("campaign", "run", "crystals.yaml", timeout=3500)
+    site.matcompute("campaign", "run", "crystals.yaml", timeout=7100)
     return site
 
 

@@ -120,18 +120,20 @@ from pathlib import Path
 from matcompute.workspace import Workspace
 Workspace.find(Path(sys.argv[1])).load_profile()
 from aiida.orm import CalcJobNode, QueryBuilder, WorkChainNode
-found = {}
+found, left = {}, []
 for chain in QueryBuilder().append(WorkChainNode).all(flat=True):
     stage = chain.label.split('/')[1] if chain.label.count('/') == 2 else ''
     jobs = [n for n in chain.called_descendants if isinstance(n, CalcJobNode)]
     if stage and jobs:
         found.setdefault(stage, []).append([job.exit_status for job in sorted(jobs, key=lambda n: n.pk)])
-print(json.dumps(found))
+        folders = [Path(job.outputs.remote_folder.get_remote_path()) for job in jobs]
+        left += [stage for folder in folders if folder.exists() and any(folder.iterdir())]
+print(json.dumps([found, sorted(set(left))]))
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(site.root)], capture_output=True, text=True, check=True
     )
-    found = json.loads(done.stdout.splitlines()[-1])
+    found, left = json.loads(done.stdout.splitlines()[-1])
     assert all(jobs[0] == 410 and jobs[-1] == 0 for jobs in found["slow_scf"]), found
     assert all(len(jobs) == 2 and jobs == [0, 0] for jobs in found["few_bands"]), found
     # What was killed has a second process (or a second job, where the plugin saw it first).
@@ -141,3 +143,5 @@ print(json.dumps(found))
     assert any(400 in jobs or 340 in jobs for jobs in found["short"]), found
     assert sum(jobs[-1] == 0 for jobs in found["short"]) == 2, found
     assert all(set(jobs) == {410} for jobs in found["hopeless"]), found
+    # Only what ended badly leaves its folders; failed attempts at structures that ended well do not.
+    assert left == ["hopeless"]

@@ -16,11 +16,11 @@ from matcompute_kernels.descriptors.soap_model import (
     checked_layout,
     checked_setting,
     density,
-    run_tasks,
 )
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.neighbors import NeighborList, check_neighbors, site_chunks
 from matcompute_kernels.pages import lazy_zeros
+from matcompute_kernels.tasks import share
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -187,7 +187,7 @@ def soap(
             part = sums.reshape(high - low, layout.n_features)
             np.copyto(out[low:high], part, casting="same_kind", where=part != 0)
 
-    run_tasks(work, tasks, threads)
+    share(work, tasks, threads)
     values = values.astype(dtype, copy=False)
     if not sparse:
         return values.reshape(rows, layout.n_features)

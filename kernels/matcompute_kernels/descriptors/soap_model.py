@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -31,9 +30,10 @@ from matcompute_kernels.descriptors.soap_rows import (
 from matcompute_kernels.errors import KernelInputError
 from matcompute_kernels.harmonics import recurrence
 from matcompute_kernels.neighbors import NeighborList, neighbor_list
+from matcompute_kernels.tasks import share
 from matcompute_kernels.vec8 import aligned_zeros
 
-__all__ = ["CONVENTIONS", "Model", "Setting", "checked_layout", "checked_setting", "density", "run_tasks"]
+__all__ = ["CONVENTIONS", "Model", "Setting", "checked_layout", "checked_setting", "density"]
 
 CONVENTIONS = ("dscribe-gto", "featomic-gto", "polynomial")
 
@@ -332,7 +332,7 @@ class Model:
                 blocks[number],
             )
 
-        run_tasks(work, range(len(chunks)), threads)
+        share(work, range(len(chunks)), threads)
         block = np.concatenate([*blocks, np.empty(0, np.int32)])
         room.resize(places.used, refcheck=False)
         row_ptr = np.concatenate([[0], np.cumsum(n_blocks)])
@@ -361,13 +361,3 @@ class _Places:
             self._next += 1
             self._turn.notify_all()
             return begin, self.used
-
-
-def run_tasks(work: Any, tasks: Sequence[Any], threads: int) -> None:
-    if threads == 1 or len(tasks) == 1:
-        for task in tasks:
-            work(task)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, tasks):
-            pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,7 +22,7 @@ class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class StructureTask:
+class StructureTask(ABC):
     """What is computed for a structure by a process of its own.
 
     It answers the questions of :class:`matcompute.node.adapters.TaskAdapter` that a campaign asks before anything runs.
@@ -34,9 +35,9 @@ class StructureTask:
     #: Only calculators that work structure by structure have it.
     per_structure: ClassVar[bool] = True
 
+    @abstractmethod
     def output_names(self, parameters: Any) -> Sequence[str]:
         """Return the names of the columns."""
-        raise NotImplementedError
 
     def outputs(self, parameters: Any) -> list[PropertyInfo]:
         """Return the description of each column, ``cpu_time`` included."""

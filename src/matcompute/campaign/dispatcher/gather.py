@@ -17,7 +17,7 @@ from matcompute.campaign.resolution import facts_of
 from matcompute.campaign.state import State, StateError
 from matcompute.campaign.state.batches import BatchRow, batches_of
 from matcompute.campaign.state.campaigns import CampaignRow, by_id, stages_of
-from matcompute.campaign.state.centres import clear_blocks
+from matcompute.campaign.state.centres import clear_blocks, submissions_of
 from matcompute.campaign.state.structures import computed, plan_anew, record_structures, set_computed
 from matcompute.campaign.state.usage import note_job
 from matcompute.dataset import Status
@@ -168,23 +168,25 @@ def _write(state: State, campaign_id: int, batches: Sequence[BatchRow]) -> None:
     with state.write() as connection:
         record_structures(connection, stages, here.position, batches, shard.uuid)
     LOGGER.info("campaign '%s', stage %s: results of %d structures", row.name, here.name, len(batches))
-    _clean(adapter, stage, batches)
+    _clean(state, stage, batches)
 
 
 def _species(row: CampaignRow) -> tuple[str, ...]:
     return facts_of(row.ingest_report or {})[0]
 
 
-def _clean(adapter: Any, stage: Stage, batches: Sequence[BatchRow]) -> None:
-    """Remove the folders of structures that ended well, where the stage wants that."""
+def _clean(state: State, stage: Stage, batches: Sequence[BatchRow]) -> None:
+    """Remove the folders of structures that ended well, earlier attempts' too, where the stage wants that."""
     from matcompute_workflows.dft.jobs import clean_folders
 
     assert stage.calculator is not None
     if stage.calculator.parameters.get("remote", "clean") != "clean":
         return
-    well = [b for b in batches if (b.outcome or {}).get("status") == int(Status.OK) and b.process_uuid]
+    well = [batch.id for batch in batches if (batch.outcome or {}).get("status") == int(Status.OK)]
+    with state.read() as connection:
+        processes = [row["process_uuid"] for row in submissions_of(connection, well)]
     try:
-        clean_folders([str(batch.process_uuid) for batch in well])
+        clean_folders([uuid for uuid in processes if uuid])
     except Exception as error:
         # The results are safe: what is left behind is scratch, which the centre purges.
         LOGGER.warning("folders at the centre are not removed: %s", error)
