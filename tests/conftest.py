@@ -89,9 +89,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a test that needs a Debian package may not skip: .ci/run has installed it."""
+    """In CI a test that needs a Debian or Python package may not skip: .ci/run has installed it."""
     report = yield
-    if report.skipped and os.environ.get("MATCOMPUTE_NO_SKIP") and item.get_closest_marker("apt"):
+    installed = item.get_closest_marker("apt") or "Skipped: could not import" in str(report.longrepr)
+    if report.skipped and os.environ.get("MATCOMPUTE_NO_SKIP") and installed:
         report.outcome = "failed"
         report.longrepr = f"skipped although MATCOMPUTE_NO_SKIP is set: {report.longrepr}"
     return report
