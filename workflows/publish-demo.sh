@@ -18,7 +18,8 @@ if [ "$digest" != "$(cat publication/released.sha256 2>/dev/null || true)" ]; th
 fi
 
 log=$(mktemp)
-run serve --port 0 > "$log" 2>&1 &
+# Not by run: the process to end would be a shell, and the server would live on.
+"$matcompute" --workspace . serve --port 0 > "$log" 2>&1 &
 server=$!
 trap 'kill $server 2>/dev/null; wait $server 2>/dev/null || true; rm -f "$log"' EXIT
 url=
