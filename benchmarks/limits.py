@@ -124,7 +124,7 @@ def main() -> None:
     tell("knn, of dgemm", against(dgemm, lambda: kernels.knn(features, 10), flops / dgemm_flops))
     n_pairs = len(kernels.neighbor_list(whole, 5.0))
     for name, call, moved in (
-        ("neighbors (56 bytes a pair)", lambda: kernels.neighbor_list(whole, 5.0), 56 * n_pairs),
+        ("neighbors (48 bytes a pair)", lambda: kernels.neighbor_list(whole, 5.0), 48 * n_pairs),
         ("coulomb_matrix", lambda: kernels.coulomb_matrix(whole, 48, "none"), 8 * 48**2 * len(whole)),
     ):
         tell(f"{name}, of copying", against(copy, call, moved / moved_bytes))

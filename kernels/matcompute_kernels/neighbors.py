@@ -129,7 +129,7 @@ def neighbor_list(
     Returns
     -------
     NeighborList
-        56 bytes a pair.
+        48 bytes a pair, in one block of memory that lives as long as one of its arrays.
 
     Raises
     ------
@@ -171,12 +171,7 @@ def neighbor_list(
     room = int(1.05 * total) + 4 * (last - first) + 1024
     ptr = np.empty(last + 1, dtype=np.int64)
     ptr[first] = 0
-    arrays: list[Any] = [
-        np.empty(room, np.int32),
-        np.empty((room, 3), np.int32),
-        np.empty(room),
-        np.empty((room, 3)),
-    ]
+    arrays = _room(room)
     site, n_pairs = first, 0
     while True:
         site, n_pairs = fill_pairs(
@@ -196,13 +191,28 @@ def neighbor_list(
             break
         # Room for the rest at the rate so far, and always for the site that did not fit.
         room = max(int(1.2 * n_pairs * (last - first) / max(1, site - first)), 2 * room)
-        for array in arrays:
-            array.resize((room, *array.shape[1:]), refcheck=False)
+        arrays = _room(room, arrays, n_pairs)
     if room > 1.5 * n_pairs + 4096:  # else the little that is too much is left where it is
-        for array in arrays:
-            array.resize((n_pairs, *array.shape[1:]), refcheck=False)
+        arrays = _room(n_pairs, arrays, n_pairs)
     j, shift, distance, vector = (array[:n_pairs] for array in arrays)
     return NeighborList(ptr[first:], j, shift, distance, vector, float(r_cut), full, first)
+
+
+def _room(
+    pairs: int, old: tuple[np.ndarray, ...] | None = None, n_old: int = 0
+) -> tuple[np.ndarray, ...]:
+    """Return j, shift, distance and vector with room for that many pairs, the first n_old taken over from ``old``.
+
+    One block of memory: the C library keeps a block of up to 32 MiB for the next call, where it gives back the pages of
+    four smaller ones at once, and to get new pages takes longer than to find the pairs.
+    """
+    real = np.empty(6 * pairs)
+    whole = real[4 * pairs :].view(np.int32)
+    new = whole[:pairs], whole[pairs:].reshape(-1, 3), real[:pairs], real[pairs : 4 * pairs].reshape(-1, 3)
+    if old is not None:
+        for to, array in zip(new, old):
+            to[:n_old] = array[:n_old]
+    return new
 
 
 def check_neighbors(neighbors: NeighborList | None, batch: Batch, r_cut: float) -> None:

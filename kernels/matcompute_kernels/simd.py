@@ -1,15 +1,14 @@
 """Vector code that Numba's loops do not become by themselves: the points of a run that lie within a cutoff.
 
-LLVM has no loop transformation for "keep those that pass"; its ``vector.compress`` (LLVM 19 and later, one
-instruction with AVX-512, a short sequence elsewhere) does eight candidates at once, about four times the speed of the
-best scalar loop. With an older LLVM the scalar loop is used.
+LLVM has no loop transformation for "keep those that pass". Here eight candidates are compared at once; the eight answers
+are the bits of a number, and a table has the lanes that are kept for each of the 256. (LLVM's ``vector.compress`` is one
+instruction with AVX-512, but without it a branch a lane.)
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -37,6 +36,24 @@ def _address(typing_context: Any, array: Any) -> Any:
     return types.CPointer(array.dtype)(array), codegen
 
 
+def _kept_lanes(builder: Any) -> Any:
+    """Table of the module under construction: for each of the masks, its lanes, the lowest first (2 kB)."""
+    name = "matcompute_kept_lanes"
+    there = builder.module.globals.get(name)
+    if there is not None:
+        return there
+    byte = ir.IntType(8)
+    row = ir.VectorType(byte, _WIDTH)
+    rows = []
+    for mask in range(1 << _WIDTH):
+        lanes = [lane for lane in range(_WIDTH) if mask >> lane & 1]
+        rows.append(ir.Constant(row, lanes + [0] * (_WIDTH - len(lanes))))
+    table = ir.GlobalVariable(builder.module, ir.ArrayType(row, len(rows)), name)
+    table.linkage, table.global_constant = "internal", True
+    table.initializer = ir.Constant(table.value_type, rows)
+    return table
+
+
 @intrinsic
 def _append_eight(
     typing_context: Any,
@@ -58,7 +75,7 @@ def _append_eight(
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         px, py, pz, x, y, z, limit, k, end, hits, n = arguments
-        double, int32, bit = ir.DoubleType(), ir.IntType(32), ir.IntType(1)
+        double, int32 = ir.DoubleType(), ir.IntType(32)
         vector, places = ir.VectorType(double, _WIDTH), ir.VectorType(int32, _WIDTH)
 
         def splat(value: Any, kind: Any) -> Any:
@@ -78,20 +95,20 @@ def _append_eight(
         numbers = builder.add(splat(builder.trunc(k, int32), places), lanes)
         inside = builder.icmp_signed("<", numbers, splat(builder.trunc(end, int32), places))
         mask = builder.and_(near, inside)
-        name = f"llvm.experimental.vector.compress.v{_WIDTH}i32"
-        kind = ir.FunctionType(places, [places, ir.VectorType(bit, _WIDTH), places])
-        compress = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        kept = builder.call(compress, [numbers, mask, ir.Constant(places, ir.Undefined)])
+        bits = builder.bitcast(mask, ir.IntType(_WIDTH))
+        row = builder.gep(_kept_lanes(builder), [int32(0), builder.zext(bits, int32)], inbounds=True)
+        kept = builder.zext(builder.load(row), places)
+        kept = builder.add(kept, splat(builder.trunc(k, int32), places))
         target = builder.bitcast(builder.gep(hits, [n]), ir.PointerType(places))
         builder.store(kept, target, align=4)
-        count = builder.ctpop(builder.bitcast(mask, ir.IntType(_WIDTH)))
+        count = builder.ctpop(bits)
         return builder.add(n, builder.zext(count, ir.IntType(64)))
 
     return i8(real, real, real, f8, f8, f8, f8, i8, i8, place, i8), codegen
 
 
 @njit(cache=True, nogil=True)
-def _append_near_vector(
+def append_near(
     x: float,
     y: float,
     z: float,
@@ -102,34 +119,26 @@ def _append_near_vector(
     hits: np.ndarray,
     n: int,
 ) -> int:
+    """Append to ``hits[n:]`` the numbers of the points of a run within a distance of (x, y, z); return the new n.
+
+    Parameters
+    ----------
+    x, y, z
+        Centre.
+    xyz
+        Points, f8[3, m], readable for PADDING places behind ``end``.
+    begin, end
+        The run.
+    limit
+        Squared distance (exclusive).
+    hits
+        OUTPUT: i4, with PADDING places behind the last hit.
+    n
+        Hits that are there already.
+    """
     px, py, pz, place = _address(xyz[0]), _address(xyz[1]), _address(xyz[2]), _address(hits)
     k = begin
     while k < end:
         n = _append_eight(px, py, pz, x, y, z, limit, k, end, place, n)
         k += 8
     return n
-
-
-@njit(cache=True, nogil=True)
-def _append_near_scalar(
-    x: float,
-    y: float,
-    z: float,
-    xyz: np.ndarray,
-    begin: int,
-    end: int,
-    limit: float,
-    hits: np.ndarray,
-    n: int,
-) -> int:
-    gx, gy, gz = xyz[0], xyz[1], xyz[2]
-    for k in range(begin, end):
-        dx, dy, dz = gx[k] - x, gy[k] - y, gz[k] - z
-        hits[n] = k
-        n += dx * dx + dy * dy + dz * dz < limit
-    return n
-
-
-#: ``append_near(x, y, z, xyz, begin, end, limit, hits, n)``: append to ``hits[n:]`` (OUTPUT, i4) the numbers of those
-#: among the points ``xyz[:, begin:end]`` whose squared distance to (x, y, z) is below ``limit``; return the new n.
-append_near = _append_near_vector if llvm.llvm_version_info[0] >= 19 else _append_near_scalar

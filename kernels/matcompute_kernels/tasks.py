@@ -17,7 +17,7 @@ from matcompute_kernels.neighbors import NeighborList, check_neighbors, neighbor
 
 __all__ = ["MAX_PAIRS", "run_tasks", "share"]
 
-#: Pairs of a neighbour list that a descriptor holds at a time (56 bytes each).
+#: Pairs of a neighbour list that a descriptor holds at a time (48 bytes each).
 MAX_PAIRS = 50_000
 
 

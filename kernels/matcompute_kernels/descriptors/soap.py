@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONVENTIONS", "checked_layout", "labels", "soap"]
 
-#: Pairs of a chunk, at 56 bytes each; up to ten times as many where one structure is large (see ``site_chunks``).
+#: Pairs of a chunk, at 48 bytes each; up to ten times as many where one structure is large (see ``site_chunks``).
 _CHUNK_PAIRS = 120_000
 
 

@@ -220,7 +220,7 @@ class Model:
     def ordered(self, pairs: NeighborList) -> tuple[np.ndarray, ...]:
         """Room for the neighbours of one site, in the order of their channels."""
         most = int((pairs.ptr[1:] - pairs.ptr[:-1]).max(initial=0))
-        room = (most // 64 + 2) * 64
+        room = 64 + max(64, 1 << most.bit_length())  # few different sizes, so that what is kept mostly fits
         return _kept("ordered", ((4, room), (room,)))
 
     def site_rows(
