@@ -154,17 +154,28 @@ def density(
     return 1, parameters, centre_weight
 
 
-_thread = threading.local()
+class _Spaces(threading.local):
+    """Work spaces that this thread keeps: structure by structure, calls have the same few shapes again and again."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[tuple[int, ...], ...], tuple[np.ndarray, ...]] = {}
+        self.size = 0
+
+    def get(self, *shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+        """Return arrays of these shapes; what is in them does not matter."""
+        arrays = self.kept.get(shapes)
+        if arrays is None:
+            arrays = tuple(aligned_zeros(shape) for shape in shapes)
+            size = sum(a.nbytes for a in arrays)
+            if self.size + size > _MOST_KEPT:
+                self.kept, self.size = {}, 0
+            if size <= _MOST_KEPT:
+                self.kept[shapes] = arrays
+                self.size += size
+        return arrays
 
 
-def _kept(name: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, ...]:
-    """Work space of this thread; small ones are kept for its next call, which often has the same shapes."""
-    kept, there = getattr(_thread, name, (None, ()))
-    if kept != shapes:
-        there = tuple(aligned_zeros(shape) for shape in shapes)
-        if sum(a.nbytes for a in there) < _MOST_KEPT:
-            setattr(_thread, name, (shapes, there))
-    return there
+_spaces = _Spaces()
 
 
 class Model:
@@ -214,14 +225,14 @@ class Model:
         n_lm = (self.layout.l_max + 1) ** 2
         group = GROUP if average == "outer" else 1
         slots = min(len(self.layout.names), 120) + 1
-        shapes = (n_lm, BLOCK), (BLOCK, (self.layout.l_max + 1) * self.wide), (slots, group * n_lm, self.wide)
-        return _kept("space", shapes)
+        radial = (BLOCK, (self.layout.l_max + 1) * self.wide)
+        return _spaces.get((n_lm, BLOCK), radial, (slots, group * n_lm, self.wide))
 
     def ordered(self, pairs: NeighborList) -> tuple[np.ndarray, ...]:
         """Room for the neighbours of one site, in the order of their channels."""
         most = int((pairs.ptr[1:] - pairs.ptr[:-1]).max(initial=0))
         room = 64 + max(64, 1 << most.bit_length())  # few different sizes, so that what is kept mostly fits
-        return _kept("ordered", ((4, room), (room,)))
+        return _spaces.get((4, room), (room,))
 
     def site_rows(
         self,
