@@ -6,10 +6,12 @@ is bounded by the sums; where that may be seen, differences are taken after all.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from matcompute_kernels.compiled import njit
-from matcompute_kernels.screening.features import exp_one
+from matcompute_kernels.screening.features import exp2_one
 from matcompute_kernels.vec8 import (
     LANES,
     MANY_REGISTERS,
@@ -28,8 +30,11 @@ __all__ = ["laplacian"]
 
 #: Rows of x whose sums with eight rows of y are kept in registers.
 HEIGHT = 12 if MANY_REGISTERS else 5
-#: Rows of y that are packed at a time, and columns that are gone over at a time: x and y then stay in the L1 cache.
-_COLUMNS, _DEPTH = 64, 256
+#: Rows of x that are packed at a time (they stay in the L2 cache), rows of y whose sums with those are kept, and
+#: columns that are gone over at a time (eight rows of y then stay in the L1 cache).
+_ROWS, _COLUMNS, _DEPTH = 100 // HEIGHT * HEIGHT, 64, 256
+#: Numbers of y that are packed at a time.
+_PACKED = 1 << 21
 _SHAPE = (0,) * HEIGHT
 #: Error of an exponent that maxima may make.
 _TOLERANCE = 1e-11
@@ -42,10 +47,11 @@ def laplacian(x: np.ndarray, y: np.ndarray, gamma: float, out: np.ndarray) -> No
     y_totals, y_largest = _totals(y)
     rounding = np.sqrt(width) * np.finfo(float).eps
     maxima = gamma * (x_largest + y_largest) * rounding < _TOLERANCE
-    tail = np.zeros((HEIGHT, width))
-    tail[: n % HEIGHT] = x[n - n % HEIGHT :]
-    space = aligned_zeros((_COLUMNS // LANES, width, LANES)), aligned_zeros((HEIGHT, _COLUMNS))
-    _tiles(x.astype(np.float64, copy=False), tail, y, x_totals, y_totals, gamma, maxima, *space, 1.0, out)
+    columns = min(max(_PACKED // width, 1), len(y))
+    left = aligned_zeros((-(-min(_ROWS, n) // HEIGHT), width, HEIGHT))
+    right = aligned_zeros((-(-columns // _COLUMNS) * _COLUMNS // LANES, width, LANES))
+    sums = aligned_zeros((_ROWS, _COLUMNS))
+    _tiles(x, y, x_totals, y_totals, -gamma / math.log(2.0), maxima, left, right, sums, 1.0, out)
 
 
 @njit(cache=True, nogil=True)
@@ -69,81 +75,104 @@ def _totals(x: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 @njit(cache=True, nogil=True)
-def _pack(y: np.ndarray, first: int, last: int, out: np.ndarray) -> None:
-    """OUTPUT: out f8[panels, F, 8], eight rows of y side by side; what is beyond ``last`` keeps old numbers."""
-    for j in range(first, last):
-        panel, lane = (j - first) // 8, (j - first) % 8
-        for k in range(y.shape[1]):
-            out[panel, k, lane] = y[j, k]
+def _pack(a: np.ndarray, first: int, last: int, out: np.ndarray) -> None:
+    """OUTPUT: out f8[groups, F, height], rows of a side by side; what is beyond ``last`` keeps old numbers."""
+    height = out.shape[2]
+    for group in range((last - first + height - 1) // height):
+        start, target = first + group * height, out[group]
+        here = min(height, last - start)
+        for k in range(a.shape[1]):
+            for i in range(here):
+                target[k, i] = a[start + i, k]
 
 
 @njit(cache=True, nogil=True)
-def _add_maxima(n: int, x: np.ndarray, stride: int, y: np.ndarray, out: np.ndarray, one: float) -> None:
-    """out[r, 0:8] += Σ_k max(x[r, k], y[k, 0:8]) for HEIGHT rows r (pointers; OUTPUT: out)."""
+def _add_maxima(n: int, x: np.ndarray, y: np.ndarray, out: np.ndarray, one: float) -> None:
+    """out[r, 0:8] += Σ_k max(x[k, r], y[k, 0:8]) for HEIGHT rows r (pointers; OUTPUT: out)."""
     rows, ones = load_rows(_SHAPE, out, 0, _COLUMNS), splat8(one)
     for k in range(n):
-        rows = add_max(rows, load8(y, 8 * k), x, k, stride, ones)
+        rows = add_max(rows, load8(y, LANES * k), x, HEIGHT * k, 1, ones)
     save_rows(rows, out, 0, _COLUMNS)
 
 
 @njit(cache=True, nogil=True)
-def _add_distances(n: int, x: np.ndarray, stride: int, y: np.ndarray, out: np.ndarray, one: float) -> None:
-    """out[r, 0:8] += Σ_k |x[r, k] - y[k, 0:8]|."""
+def _add_distances(n: int, x: np.ndarray, y: np.ndarray, out: np.ndarray, one: float) -> None:
+    """out[r, 0:8] += Σ_k |x[k, r] - y[k, 0:8]|."""
     rows, ones = load_rows(_SHAPE, out, 0, _COLUMNS), splat8(one)
     for k in range(n):
-        rows = add_distance(rows, load8(y, 8 * k), x, k, stride, ones)
+        rows = add_distance(rows, load8(y, LANES * k), x, HEIGHT * k, 1, ones)
     save_rows(rows, out, 0, _COLUMNS)
 
 
 @njit(cache=True, fastmath={"contract", "nsz", "nnan"})
 def _finish(
-    sums: np.ndarray, total: float, totals: np.ndarray, gamma: float, maxima: bool, out: np.ndarray
+    sums: np.ndarray, totals: np.ndarray, others: np.ndarray, scale: float, maxima: bool, out: np.ndarray
 ) -> None:
-    """OUTPUT: out[k]."""
-    for k in range(out.shape[0]):
-        distance = 2.0 * sums[k] - total - totals[k] if maxima else sums[k]
-        out[k] = exp_one(-gamma * (distance if distance > 0.0 else 0.0))
+    """Write 2^(scale · distance); OUTPUT: out[rows, columns]; sums are overwritten.
+
+    In three passes, because a loop over one short row has hardly begun when it ends.
+    """
+    rows, columns = out.shape
+    for i in range(rows):
+        row, total = sums[i], totals[i]
+        for k in range(columns):
+            distance = 2.0 * row[k] - total - others[k] if maxima else row[k]
+            row[k] = scale * (distance if distance > 0.0 else 0.0)
+    exponents = sums[:rows].reshape(-1)
+    for k in range(exponents.size):
+        exponents[k] = exp2_one(exponents[k])
+    for i in range(rows):
+        row, target = sums[i], out[i]
+        for k in range(columns):
+            target[k] = row[k]
 
 
 @njit(cache=True, nogil=True)
 def _tiles(
     x: np.ndarray,
-    tail: np.ndarray,
     y: np.ndarray,
     x_totals: np.ndarray,
     y_totals: np.ndarray,
-    gamma: float,
+    scale: float,
     maxima: bool,
-    packed: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
     sums: np.ndarray,
     one: float,
     out: np.ndarray,
 ) -> None:
-    """OUTPUT: out. ``tail`` holds the last rows of x, those that are less than HEIGHT; ``one`` is 1."""
+    """OUTPUT: out. ``left`` and ``right`` are room for packed rows of x and y; ``one`` is 1.
+
+    The order of the loops is that of a matrix product (Goto and van de Geijn, ACM Trans. Math. Softw. 34, 12, 2008).
+    """
     n, m, width = x.shape[0], y.shape[0], x.shape[1]
-    whole = n - n % HEIGHT
-    from_x, from_tail, to_y, to_sums = address(x), address(tail), address(packed), address(sums)
-    for first in range(0, m, _COLUMNS):
-        last = min(first + _COLUMNS, m)
-        _pack(y, first, last, packed)
-        for top in range(0, n, HEIGHT):
-            rows = shift(from_x, top * width) if top < whole else shift(from_tail, 0)
-            sums[:] = 0.0
-            for begin in range(0, width, _DEPTH):
-                depth = min(_DEPTH, width - begin)
-                for panel in range((last - first + 7) // 8):
-                    source, target = (panel * width + begin) * 8, 8 * panel
-                    left, right = shift(rows, begin), shift(to_y, source)
-                    if maxima:
-                        _add_maxima(depth, left, width, right, shift(to_sums, target), one)
-                    else:
-                        _add_distances(depth, left, width, right, shift(to_sums, target), one)
-            for row in range(top, min(top + HEIGHT, n)):
+    wide = right.shape[0] * LANES
+    from_x, from_y, to_sums = address(left), address(right), address(sums)
+    for begin in range(0, m, wide):
+        _pack(y, begin, min(begin + wide, m), right)
+        for top in range(0, n, _ROWS):
+            bottom = min(top + _ROWS, n)
+            _pack(x, top, bottom, left)
+            for first in range(begin, min(begin + wide, m), _COLUMNS):
+                last = min(first + _COLUMNS, m)
+                sums[:] = 0.0
+                for start in range(0, width, _DEPTH):
+                    depth = min(_DEPTH, width - start)
+                    for panel in range((last - first + LANES - 1) // LANES):
+                        group = (first - begin) // LANES + panel
+                        source = shift(from_y, (group * width + start) * LANES)
+                        for i in range((bottom - top + HEIGHT - 1) // HEIGHT):
+                            rows = shift(from_x, (i * width + start) * HEIGHT)
+                            target = shift(to_sums, i * HEIGHT * _COLUMNS + LANES * panel)
+                            if maxima:
+                                _add_maxima(depth, rows, source, target, one)
+                            else:
+                                _add_distances(depth, rows, source, target, one)
                 _finish(
-                    sums[row - top],
-                    x_totals[row],
+                    sums,
+                    x_totals[top:bottom],
                     y_totals[first:last],
-                    gamma,
+                    scale,
                     maxima,
-                    out[row, first:last],
+                    out[top:bottom, first:last],
                 )
