@@ -5,6 +5,7 @@ Convention: ``vector = r_j - r_i + shift · cell`` (Å), pairs with ``distance <
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -198,16 +199,14 @@ def neighbor_list(
     return NeighborList(ptr[first:], j, shift, distance, vector, float(r_cut), full, first)
 
 
-def _room(
-    pairs: int, old: tuple[np.ndarray, ...] | None = None, n_old: int = 0
-) -> tuple[np.ndarray, ...]:
+def _room(pairs: int, old: tuple[np.ndarray, ...] | None = None, n_old: int = 0) -> tuple[np.ndarray, ...]:
     """Return j, shift, distance and vector with room for that many pairs, the first n_old taken over from ``old``.
 
     One block of memory: the C library keeps a block of up to 32 MiB for the next call, where it gives back the pages of
     four smaller ones at once, and to get new pages takes longer than to find the pairs.
     """
     real = np.empty(6 * pairs)
-    whole = real[4 * pairs :].view(np.int32)
+    whole: np.ndarray = real[4 * pairs :].view(np.int32)
     new = whole[:pairs], whole[pairs:].reshape(-1, 3), real[:pairs], real[pairs : 4 * pairs].reshape(-1, 3)
     if old is not None:
         for to, array in zip(new, old):
@@ -283,17 +282,20 @@ def _expected_one(
 
 
 def site_chunks(batch: Batch, r_cut: float, max_pairs: int) -> Iterator[tuple[int, int]]:
-    """Cut the sites of a batch into ranges of about ``max_pairs`` expected pairs each.
+    """Cut the sites of a batch into ranges of at most ``max_pairs`` expected pairs each.
 
+    Where that is more than one, their number is even and they are about equal, so that two threads have the same to do.
     Only structures with more pairs than that are cut, each on its own and in the same way whatever else the batch has:
     into at most 16 ranges, or ranges of ten times ``max_pairs`` (each range goes over all sites of its structure once).
     Use with ``neighbor_list(..., sites=...)``.
     """
     expected = expected_pairs(batch, r_cut)
+    small = float(expected[expected <= max_pairs].sum())
+    enough = small / (2 * math.ceil(small / (2 * max_pairs))) if small > max_pairs else max_pairs
     first, load = 0, 0.0
     for structure, pairs in enumerate(expected.tolist()):
         begin, end = int(batch.ptr[structure]), int(batch.ptr[structure + 1])
-        if load + pairs > max_pairs and begin > first:
+        if (load >= enough or load + pairs > max_pairs) and begin > first:
             yield first, begin
             first, load = begin, 0.0
         load += pairs

@@ -1,8 +1,8 @@
 """Vector code that Numba's loops do not become by themselves: the points of a run that lie within a cutoff.
 
-LLVM has no loop transformation for "keep those that pass". Here eight candidates are compared at once; the eight answers
-are the bits of a number, and a table has the lanes that are kept for each of the 256. (LLVM's ``vector.compress`` is one
-instruction with AVX-512, but without it a branch a lane.)
+LLVM has no loop transformation for "keep those that pass". Here eight candidates are compared at once; the eight
+answers are the bits of a number, and a table has the lanes that are kept for each of the 256. (LLVM's
+``vector.compress`` is one instruction with AVX-512, but without it a branch a lane.)
 """
 
 from __future__ import annotations

@@ -5,8 +5,10 @@ Chunks do not depend on the number of threads and those of one structure run in 
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -72,15 +74,48 @@ def run_tasks(
     share(work, _tasks(batch, r_cut, max_pairs), threads)
 
 
+#: The threads of :func:`share`. They stay, and so does their memory: new threads would ask the system for it again.
+_helpers = ThreadPoolExecutor(1024, thread_name_prefix="kernels")
+
+
+def _forget_helpers() -> None:
+    global _helpers
+    _helpers = ThreadPoolExecutor(1024, thread_name_prefix="kernels")
+
+
+if hasattr(os, "register_at_fork"):  # a child process has none of them
+    os.register_at_fork(after_in_child=_forget_helpers)
+
+
 def share(work: Callable[[Any], None], tasks: Sequence[Any], threads: int) -> None:
-    """Do tasks in their order, on one or more threads; the first exception ends it."""
-    if threads == 1 or len(tasks) == 1:
-        for task in tasks:
-            work(task)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, tasks):
-            pass
+    """Do tasks, begun in their order, on this thread and ``threads - 1`` others.
+
+    An exception ends it: that of the first task that has one, however many threads there are.
+    """
+    queue = deque(enumerate(tasks))
+    errors: list[tuple[int, BaseException]] = []
+
+    def some() -> None:
+        while queue and not errors:
+            try:
+                index, task = queue.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                work(task)
+            except BaseException as error:
+                errors.append((index, error))
+
+    helpers = [_helpers.submit(some) for _ in range(min(threads, len(tasks)) - 1)]
+    try:
+        some()
+    finally:
+        queue.clear()
+        for helper in helpers:
+            if not helper.cancel():
+                wait([helper])
+    if errors:
+        raise min(errors, key=lambda item: item[0])[1]
 
 
 def _tasks(batch: Batch, r_cut: float, max_pairs: int) -> list[list[tuple[int, int]]]:

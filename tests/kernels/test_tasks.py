@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
+import time
+
 import numpy as np
 import pytest
+from ase.build import bulk
 
 from matcompute_kernels import (
     Batch,
@@ -19,6 +25,7 @@ from matcompute_kernels import (
     valle_oganov,
 )
 from matcompute_kernels import tasks as module
+from matcompute_kernels.neighbors import expected_pairs, site_chunks
 
 SPECIES = ["O", "Na", "Cl"]
 WEIGHTING = {"function": "exp", "r_cut": 4, "threshold": 1e-3}
@@ -92,3 +99,58 @@ def test_atoms_outside_the_cell(crystal, name):
 def test_no_structures(batch, name):
     rows = DESCRIPTORS[name]([])
     assert rows.shape == (0, DESCRIPTORS[name](batch[:1]).shape[1])
+
+
+def test_first_error_whatever_the_threads():
+    done = []
+
+    def work(task):
+        if task in (3, 5):
+            time.sleep(0.05 if task == 3 else 0.0)  # the later task fails first
+            raise ValueError(task)
+        done.append(task)
+
+    for threads in (1, 2, 8):
+        done.clear()
+        with pytest.raises(ValueError, match="3"):
+            module.share(work, range(1000), threads)
+        assert {0, 1, 2} <= set(done)
+        assert len(done) < 1000
+    module.share(done.append, [], 4)
+
+
+def test_tasks_that_share_their_own():
+    """More tasks than threads, each of which shares again: nobody waits for a thread that waits for him."""
+    done = []
+    module.share(lambda a: module.share(lambda b: done.append((a, b)), range(20), 3), range(50), 4)
+    assert sorted(done) == [(a, b) for a in range(50) for b in range(20)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_threads_after_a_fork():
+    assert len(_names_of_threads()) == 3
+    context = multiprocessing.get_context("fork")
+    with context.Pool(1) as pool:
+        names = pool.apply_async(_names_of_threads).get(60)
+    assert len(names) == 3
+
+
+def _names_of_threads() -> set[str]:
+    barrier = threading.Barrier(3)
+    names = set()
+
+    def work(_):
+        barrier.wait(10)
+        names.add(threading.current_thread().name)
+
+    module.share(work, range(3), 3)
+    return names
+
+
+def test_chunks_are_equal_and_even():
+    batch = Batch.from_atoms([bulk("Al", cubic=True)] * 97)
+    pairs = float(expected_pairs(batch, 5.0).sum())
+    chunks = list(site_chunks(batch, 5.0, pairs / 2.5))
+    assert len(chunks) == 4
+    sizes = [b - a for a, b in chunks]
+    assert max(sizes) - min(sizes) <= 4 * 4  # a structure has four sites

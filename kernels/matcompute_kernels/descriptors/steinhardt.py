@@ -90,31 +90,33 @@ def steinhardt(
     columns = np.concatenate([[0], np.cumsum(degrees + 1)])
     q = np.zeros((n_sites, columns[-1], 2))
     recurrence = _recurrence(int(degrees.max()))
-    single = q
+    symbols = [_three_j(degree) if w else _NO_SYMBOLS for degree in degrees.tolist()]
+    out = np.zeros((n_sites, len(degrees) * (2 if w else 1)))
+
+    def finish(first: int, last: int, moments: np.ndarray) -> None:
+        for k, symbol in enumerate(symbols):
+            part = np.ascontiguousarray(moments[first:last, columns[k] : columns[k + 1]])
+            _invariants(part, *symbol, normalize_w, w, k, len(degrees), out[first:last])
 
     def start() -> Any:
         def kernel(first: int, last: int, pairs: NeighborList) -> None:
-            _means(
-                first, last, pairs.ptr, pairs.distance, pairs.vector, degrees, columns, *recurrence, single
-            )
+            _means(first, last, pairs.ptr, pairs.distance, pairs.vector, degrees, columns, *recurrence, q)
+            if not average:
+                finish(first, last, q)
 
         return kernel
 
     def start_average() -> Any:
         def kernel(first: int, last: int, pairs: NeighborList) -> None:
-            _averages(first, last, pairs.ptr, pairs.j, single, q)
+            _averages(first, last, pairs.ptr, pairs.j, q, means)
+            finish(first, last, means)
 
         return kernel
 
     run_tasks(packed, float(r_cut), MAX_PAIRS, start, neighbors=neighbors, threads=threads)
     if average:
-        q = single.copy()
+        means = q.copy()
         run_tasks(packed, float(r_cut), MAX_PAIRS, start_average, neighbors=neighbors, threads=threads)
-    out = np.zeros((n_sites, len(degrees) * (2 if w else 1)))
-    for k, degree in enumerate(degrees.tolist()):
-        m1, m2, value = _three_j(degree) if w else (np.zeros(0, np.int64),) * 2 + (np.zeros(0),)
-        part = np.ascontiguousarray(q[:, columns[k] : columns[k + 1]])
-        _invariants(part, m1, m2, value, normalize_w, w, k, len(degrees), out)
     return out.astype(kind, copy=False)
 
 
@@ -154,6 +156,10 @@ def _recurrence(l_max: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             up[k, m] = math.sqrt((4 * k * k - 1) / (k * k - m * m))
             down[k, m] = math.sqrt(((k - 1) ** 2 - m * m) / (4 * (k - 1) ** 2 - 1)) if k - 1 > m else 0.0
     return start, up, down
+
+
+#: In place of :func:`_three_j` where no w_l is wanted.
+_NO_SYMBOLS = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
 
 
 @lru_cache(maxsize=32)
