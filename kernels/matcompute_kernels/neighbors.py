@@ -290,6 +290,10 @@ def site_chunks(batch: Batch, r_cut: float, max_pairs: int) -> Iterator[tuple[in
     Use with ``neighbor_list(..., sites=...)``.
     """
     expected = expected_pairs(batch, r_cut)
+    if expected.sum() <= max_pairs:
+        if batch.ptr[-1]:
+            yield 0, int(batch.ptr[-1])
+        return
     small = float(expected[expected <= max_pairs].sum())
     enough = small / (2 * math.ceil(small / (2 * max_pairs))) if small > max_pairs else max_pairs
     first, load = 0, 0.0

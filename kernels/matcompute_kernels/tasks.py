@@ -17,7 +17,7 @@ from matcompute_kernels.batch import Batch
 from matcompute_kernels.checks import check_integer
 from matcompute_kernels.neighbors import NeighborList, check_neighbors, neighbor_list, site_chunks
 
-__all__ = ["MAX_PAIRS", "run_tasks", "share"]
+__all__ = ["MAX_PAIRS", "run_tasks", "share", "structure_tasks"]
 
 #: Pairs of a neighbour list that a descriptor holds at a time (48 bytes each).
 MAX_PAIRS = 50_000
@@ -71,7 +71,7 @@ def run_tasks(
                 pairs = _part(neighbors, first, last, full)
             kernel(first, last, pairs)
 
-    share(work, _tasks(batch, r_cut, max_pairs), threads)
+    share(work, structure_tasks(batch, r_cut, max_pairs), threads)
 
 
 #: The threads of :func:`share`. They stay, and so does their memory: new threads would ask the system for it again.
@@ -118,15 +118,19 @@ def share(work: Callable[[Any], None], tasks: Sequence[Any], threads: int) -> No
         raise min(errors, key=lambda item: item[0])[1]
 
 
-def _tasks(batch: Batch, r_cut: float, max_pairs: int) -> list[list[tuple[int, int]]]:
-    """Chunks of sites; the chunks of one structure follow each other in one task."""
+def structure_tasks(batch: Batch, r_cut: float, max_pairs: int) -> list[list[tuple[int, int]]]:
+    """Chunks of sites; the chunks of one structure follow each other in one task, so their sums have one order."""
+    chunks = list(site_chunks(batch, r_cut, max_pairs))
+    if len(chunks) < 2:
+        return [chunks] if chunks else []
     tasks: list[list[tuple[int, int]]] = []
-    inside = False
-    for first, last in site_chunks(batch, r_cut, max_pairs):
-        if not inside:
+    whole = batch.ptr[np.searchsorted(batch.ptr, [last for _, last in chunks])]
+    begins = True
+    for chunk, end in zip(chunks, whole.tolist()):
+        if begins:
             tasks.append([])
-        tasks[-1].append((first, last))
-        inside = bool(batch.ptr[np.searchsorted(batch.ptr, last)] != last)
+        tasks[-1].append(chunk)
+        begins = end == chunk[1]
     return tasks
 
 

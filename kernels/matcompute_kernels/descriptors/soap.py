@@ -18,9 +18,9 @@ from matcompute_kernels.descriptors.soap_model import (
     density,
 )
 from matcompute_kernels.errors import KernelInputError
-from matcompute_kernels.neighbors import NeighborList, check_neighbors, site_chunks
+from matcompute_kernels.neighbors import NeighborList, check_neighbors
 from matcompute_kernels.pages import lazy_zeros
-from matcompute_kernels.tasks import share
+from matcompute_kernels.tasks import share, structure_tasks
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -154,7 +154,7 @@ def soap(
     check_neighbors(neighbors, batch, far)
     if neighbors is not None:
         neighbors = neighbors.within(far)
-    tasks = _tasks(batch, far)
+    tasks = structure_tasks(batch, far, _CHUNK_PAIRS)
     rows = len(batch.numbers) if average == "off" else len(batch)
     if sparse and average == "off":
         return model.sparse_sites(tasks, neighbors, dtype, threads)
@@ -211,16 +211,3 @@ def _fits(batch: Batch, n_max: int, l_max: int, dtype: Any) -> bool:
     from matcompute_kernels.cuda.power_spectrum import fits, most_species
 
     return fits(most_species(batch), n_max, l_max, dtype)
-
-
-def _tasks(batch: Batch, far: float) -> list[list[tuple[int, int]]]:
-    """Chunks of sites; the chunks of one structure follow each other in one task (their sums have one order)."""
-    tasks: list[list[tuple[int, int]]] = []
-    edge = -1
-    for first, last in site_chunks(batch, far, _CHUNK_PAIRS):
-        if first == edge or not tasks:
-            tasks.append([])
-        tasks[-1].append((first, last))
-        inside = batch.ptr.searchsorted(last)
-        edge = last if batch.ptr[inside] == last else -1
-    return tasks

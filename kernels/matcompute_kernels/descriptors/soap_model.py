@@ -40,6 +40,8 @@ CONVENTIONS = ("dscribe-gto", "featomic-gto", "polynomial")
 _NO_PARAMETERS = np.zeros(5)
 #: Bytes of work space that a thread keeps from call to call.
 _MOST_KEPT = 1 << 20
+#: A list of so few pairs has a site with no more: its work space costs less than to look for the longest row.
+_FEW_PAIRS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +232,9 @@ class Model:
 
     def ordered(self, pairs: NeighborList) -> tuple[np.ndarray, ...]:
         """Room for the neighbours of one site, in the order of their channels."""
-        most = int((pairs.ptr[1:] - pairs.ptr[:-1]).max(initial=0))
+        most = len(pairs.j)
+        if most > _FEW_PAIRS:
+            most = int((pairs.ptr[1:] - pairs.ptr[:-1]).max())
         room = 64 + max(64, 1 << most.bit_length())  # few different sizes, so that what is kept mostly fits
         return _spaces.get((4, room), (room,))
 
