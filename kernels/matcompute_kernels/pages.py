@@ -10,9 +10,9 @@ import numpy as np
 
 __all__ = ["lazy_zeros"]
 
-#: Smaller arrays are better off in memory that the process has already: a new page costs more than clearing an old one.
-#: For larger ones the C library always asks the system for new pages (glibc: M_MMAP_THRESHOLD is 32 MiB at most).
-_LEAST = 1 << 25
+#: Smaller arrays are better off with NumPy's huge pages: a small page costs a fifth of a huge one, threads that ask for
+#: small pages get in each other's way, and that much memory is there.
+_LEAST = 1 << 27
 
 
 def lazy_zeros(shape: tuple[int, ...], dtype: np.dtype, fill: Callable[[], float]) -> np.ndarray:
