@@ -35,7 +35,7 @@ K2 = (
 )
 
 
-def two_threads(call: Callable[[int], Any], tries: int = 7) -> float:
+def two_threads(call: Callable[[int], Any], tries: int = 21) -> float:
     """Seconds of one thread over those of two; the call takes the number of threads."""
     best = {1: np.inf, 2: np.inf}
     call(1), call(2)
