@@ -60,6 +60,22 @@ def test_formulae(kernel: str, tile: int) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["linear", "polynomial", "rbf", "laplacian"])
+@pytest.mark.parametrize(("n", "m"), [(0, 3), (3, 0), (0, 0)])
+def test_no_rows(kernel: str, n: int, m: int) -> None:
+    assert kernel_matrix(np.zeros((n, 4)), np.zeros((m, 4)), kernel).shape == (n, m)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "polynomial", "rbf", "laplacian"])
+@pytest.mark.parametrize("columns", [7, 600])
+def test_with_itself_is_symmetric_to_the_last_bit(kernel: str, columns: int) -> None:
+    x = np.random.default_rng(3).normal(size=(137, columns))
+    own = kernel_matrix(x, kernel=kernel)
+    np.testing.assert_array_equal(own, own.T)
+    if kernel == "laplacian":
+        np.testing.assert_array_equal(np.diagonal(own), 1.0)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "polynomial", "rbf", "laplacian"])
 def test_normalized_and_float32(kernel: str) -> None:
     rng = np.random.default_rng(1)
     x, y = np.abs(rng.normal(size=(40, 9))), np.abs(rng.normal(size=(30, 9)))

@@ -47,7 +47,7 @@ def laplacian(x: np.ndarray, y: np.ndarray, gamma: float, out: np.ndarray) -> No
     y_totals, y_largest = _totals(y)
     rounding = np.sqrt(width) * np.finfo(float).eps
     maxima = gamma * (x_largest + y_largest) * rounding < _TOLERANCE
-    columns = min(max(_PACKED // width, 1), len(y))
+    columns = max(min(_PACKED // width, len(y)), 1)
     left = aligned_zeros((-(-min(_ROWS, n) // HEIGHT), width, HEIGHT))
     right = aligned_zeros((-(-columns // _COLUMNS) * _COLUMNS // LANES, width, LANES))
     sums = aligned_zeros((_ROWS, _COLUMNS))
@@ -116,7 +116,7 @@ def _finish(
     for i in range(rows):
         row, total = sums[i], totals[i]
         for k in range(columns):
-            distance = 2.0 * row[k] - total - others[k] if maxima else row[k]
+            distance = 2.0 * row[k] - (total + others[k]) if maxima else row[k]  # same both ways round
             row[k] = scale * (distance if distance > 0.0 else 0.0)
     exponents = sums[:rows].reshape(-1)
     for k in range(exponents.size):
