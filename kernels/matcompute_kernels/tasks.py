@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,24 +75,27 @@ def run_tasks(
     share(work, structure_tasks(batch, r_cut, max_pairs), threads)
 
 
-#: The threads of :func:`share`. They stay, and so does their memory: new threads would ask the system for it again.
-_helpers = ThreadPoolExecutor(1024, thread_name_prefix="kernels")
-
-
-def _forget_helpers() -> None:
-    global _helpers
-    _helpers = ThreadPoolExecutor(1024, thread_name_prefix="kernels")
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    """Threads of :func:`share`. They stay, and so does their memory: new ones would ask the system for it again."""
+    return ThreadPoolExecutor(1024, thread_name_prefix="kernels")
 
 
 if hasattr(os, "register_at_fork"):  # a child process has none of them
-    os.register_at_fork(after_in_child=_forget_helpers)
+    os.register_at_fork(after_in_child=_helpers.cache_clear)
 
 
 def share(work: Callable[[Any], None], tasks: Sequence[Any], threads: int) -> None:
-    """Do tasks, begun in their order, on this thread and ``threads - 1`` others.
+    """Do tasks, begun in their order, on one or more threads.
 
-    An exception ends it: that of the first task that has one, however many threads there are.
+    An exception ends it: that of the first task that has one, however many threads there are. So does an interrupt;
+    tasks may wait for earlier ones, therefore those that have begun are done to their end.
     """
+    threads = min(threads, len(tasks))
+    if threads < 2:
+        for task in tasks:
+            work(task)
+        return
     queue = deque(enumerate(tasks))
     errors: list[tuple[int, BaseException]] = []
 
@@ -106,14 +110,12 @@ def share(work: Callable[[Any], None], tasks: Sequence[Any], threads: int) -> No
             except BaseException as error:
                 errors.append((index, error))
 
-    helpers = [_helpers.submit(some) for _ in range(min(threads, len(tasks)) - 1)]
+    helpers = [_helpers().submit(some) for _ in range(threads)]
     try:
-        some()
+        wait(helpers)
     finally:
         queue.clear()
-        for helper in helpers:
-            if not helper.cancel():
-                wait([helper])
+        wait(helpers)
     if errors:
         raise min(errors, key=lambda item: item[0])[1]
 

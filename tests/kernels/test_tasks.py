@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 
@@ -126,7 +127,22 @@ def test_tasks_that_share_their_own():
     assert sorted(done) == [(a, b) for a in range(50) for b in range(20)]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_interrupt_waits_for_what_has_begun():
+    begun, done = [], []
+
+    def work(task):
+        begun.append(task)
+        if len(begun) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        done.append(task)
+
+    with pytest.raises(KeyboardInterrupt):
+        module.share(work, range(100), 2)
+    assert sorted(done) == sorted(begun)
+    assert len(done) < 100
+
+
 def test_threads_after_a_fork():
     assert len(_names_of_threads()) == 3
     context = multiprocessing.get_context("fork")

@@ -156,24 +156,26 @@ def density(
     return 1, parameters, centre_weight
 
 
+def _n_bytes(arrays: tuple[np.ndarray, ...]) -> int:
+    return sum(a.nbytes for a in arrays)
+
+
 class _Spaces(threading.local):
     """Work spaces that this thread keeps: structure by structure, calls have the same few shapes again and again."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[tuple[int, ...], ...], tuple[np.ndarray, ...]] = {}
-        self.size = 0
 
     def get(self, *shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         """Return arrays of these shapes; what is in them does not matter."""
         arrays = self.kept.get(shapes)
         if arrays is None:
             arrays = tuple(aligned_zeros(shape) for shape in shapes)
-            size = sum(a.nbytes for a in arrays)
-            if self.size + size > _MOST_KEPT:
-                self.kept, self.size = {}, 0
+            size = _n_bytes(arrays)
             if size <= _MOST_KEPT:
+                if size + sum(map(_n_bytes, self.kept.values())) > _MOST_KEPT:
+                    self.kept.clear()
                 self.kept[shapes] = arrays
-                self.size += size
         return arrays
 
 

@@ -6,12 +6,10 @@ is bounded by the sums; where that may be seen, differences are taken after all.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from matcompute_kernels.compiled import njit
-from matcompute_kernels.screening.features import exp2_one
+from matcompute_kernels.screening.features import exp_in_place
 from matcompute_kernels.vec8 import (
     LANES,
     MANY_REGISTERS,
@@ -51,7 +49,7 @@ def laplacian(x: np.ndarray, y: np.ndarray, gamma: float, out: np.ndarray) -> No
     left = aligned_zeros((-(-min(_ROWS, n) // HEIGHT), width, HEIGHT))
     right = aligned_zeros((-(-columns // _COLUMNS) * _COLUMNS // LANES, width, LANES))
     sums = aligned_zeros((_ROWS, _COLUMNS))
-    _tiles(x, y, x_totals, y_totals, -gamma / math.log(2.0), maxima, left, right, sums, 1.0, out)
+    _tiles(x, y, x_totals, y_totals, -gamma, maxima, left, right, sums, 1.0, out)
 
 
 @njit(cache=True, nogil=True)
@@ -108,7 +106,7 @@ def _add_distances(n: int, x: np.ndarray, y: np.ndarray, out: np.ndarray, one: f
 def _finish(
     sums: np.ndarray, totals: np.ndarray, others: np.ndarray, scale: float, maxima: bool, out: np.ndarray
 ) -> None:
-    """Write 2^(scale · distance); OUTPUT: out[rows, columns]; sums are overwritten.
+    """Write exp(scale · distance); OUTPUT: out[rows, columns]; sums are overwritten.
 
     In three passes, because a loop over one short row has hardly begun when it ends.
     """
@@ -118,9 +116,7 @@ def _finish(
         for k in range(columns):
             distance = 2.0 * row[k] - (total + others[k]) if maxima else row[k]  # same both ways round
             row[k] = scale * (distance if distance > 0.0 else 0.0)
-    exponents = sums[:rows].reshape(-1)
-    for k in range(exponents.size):
-        exponents[k] = exp2_one(exponents[k])
+    exp_in_place(sums[:rows].reshape(-1))
     for i in range(rows):
         row, target = sums[i], out[i]
         for k in range(columns):
